@@ -1,1 +1,5 @@
-//! Placeholder.
+//! What several programs share of Istio's operating surface.
+#![forbid(unsafe_code)]
+
+pub mod env;
+pub mod logging;
