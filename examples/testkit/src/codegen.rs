@@ -37,6 +37,8 @@ pub fn assert_current(what: &Generate<'_>) {
     let fresh = tempdir(what.crate_dir);
     let mut config = tonic_prost_build::Config::new();
     config.bytes(["."]);
+    // Ordered maps: the same message always encodes to the same bytes, which versions rely on.
+    config.btree_map(["."]);
     tonic_prost_build::configure()
         .build_client(what.client)
         .build_server(what.server)
