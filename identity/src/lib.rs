@@ -1,1 +1,26 @@
-//! Placeholder.
+//! Who is who in a mesh: SPIFFE IDs, X.509 SVIDs, issuing, rotation, and rustls configurations
+//! that follow it.
+#![forbid(unsafe_code)]
+
+mod fault;
+mod id;
+
+#[cfg(feature = "issuer-self-signed")]
+pub mod ca;
+#[cfg(feature = "grpc")]
+pub mod grpc;
+#[cfg(feature = "issuer-istio")]
+pub mod istio;
+#[cfg(feature = "rotation")]
+pub mod rotation;
+#[cfg(feature = "svid")]
+pub mod svid;
+#[cfg(feature = "tls")]
+pub mod tls;
+
+#[cfg(feature = "svid")]
+pub use crate::svid::{Svid, TrustBundles};
+#[cfg(feature = "tls")]
+pub use crate::tls::{AcceptedPeers, Member, PeerSvid};
+pub use fault::Fault;
+pub use id::{InvalidSpiffeId, SpiffeId, TrustDomain, WorkloadIdentity};
