@@ -1,0 +1,93 @@
+//! What the delta protocol hands to whoever keeps the resources of one type.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+
+/// Keeps the resources of one type.
+///
+/// One handler serves one type URL. It runs on the client's task: it must not block on I/O.
+pub trait Handler: Send {
+    /// The type of the resources, such as [`ADDRESS`](crate::proto::ADDRESS).
+    fn type_url(&self) -> &str;
+
+    /// Applies one message and publishes the result before it returns: the acknowledgement goes
+    /// out right after.
+    ///
+    /// Resources first, in order (of two with one name the last wins), then removals. Good
+    /// resources are applied even if others are rejected; a rejected one leaves the version that
+    /// was applied before in force. Names that are not known are removed without complaint.
+    ///
+    /// Returns what was rejected and why; each is named in the refusal that goes to the server.
+    fn apply(&mut self, update: Update<'_>) -> Vec<Rejected>;
+}
+
+/// One message for a [`Handler`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Update<'a> {
+    /// New or changed resources.
+    pub resources: &'a [Resource],
+    /// Names of resources that are gone.
+    pub removed: &'a [Arc<str>],
+}
+
+impl<'a> Update<'a> {
+    /// An update made by hand: of a local source or a test.
+    pub const fn new(resources: &'a [Resource], removed: &'a [Arc<str>]) -> Self {
+        Self { resources, removed }
+    }
+}
+
+/// One resource as it arrived.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Resource {
+    /// The primary name.
+    pub name: Arc<str>,
+    /// The server's version; may be empty.
+    pub version: String,
+    /// Other names by which it can be asked for.
+    pub aliases: Vec<String>,
+    /// The encoded message.
+    pub body: Bytes,
+}
+
+impl Resource {
+    /// A resource without version and aliases.
+    pub fn new(name: impl Into<Arc<str>>, body: impl Into<Bytes>) -> Self {
+        Self {
+            name: name.into(),
+            version: String::new(),
+            aliases: Vec::new(),
+            body: body.into(),
+        }
+    }
+}
+
+/// A resource that a [`Handler`] did not take.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Rejected {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Why, in words for the server's operator.
+    pub reason: String,
+}
+
+impl Rejected {
+    /// Names a resource and what is wrong with it.
+    pub fn new(name: impl Into<Arc<str>>, reason: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// `name: reason`.
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
+}
