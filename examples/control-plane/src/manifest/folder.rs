@@ -1,0 +1,168 @@
+//! The files of a folder, and whether they have changed.
+
+use std::{
+    fs, io,
+    io::Read as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    InvalidManifests,
+    place::{Fault, Place, Reason},
+};
+
+const MAX_FILES: usize = 10_000;
+const MAX_DEPTH: usize = 32;
+const MAX_FILE: u64 = 64 * 1024 * 1024;
+
+/// What can be seen of a folder without reading its files.
+///
+/// Two equal ones mean that nothing has changed: a file that is written in place gets another
+/// size or modification time, one that is replaced gets another inode.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Fingerprint {
+    files: Vec<(PathBuf, u64, u64, i64, i64)>,
+}
+
+/// Looks at a folder. What cannot be looked at counts as absent; reading it says why.
+pub(crate) fn fingerprint(folder: &Path) -> Fingerprint {
+    let mut files = Vec::new();
+    for path in files_of(folder).unwrap_or_default() {
+        if let Ok(meta) = fs::metadata(&path) {
+            files.push((path, meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()));
+        }
+    }
+    Fingerprint { files }
+}
+
+/// The manifests below a folder, sorted.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, InvalidManifests> {
+    let place = Place::file(&Arc::from(folder.to_string_lossy()));
+    let reason = match files_of(folder) {
+        Ok(files) if files.len() <= MAX_FILES => return Ok(files),
+        Ok(_) => Reason::Limit {
+            what: "the number of files",
+            limit: MAX_FILES as u64,
+        },
+        Err(error) => unreadable(&error),
+    };
+    Err(InvalidManifests::one(Fault::new(place, reason)))
+}
+
+fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![(folder.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if is_hidden(&path) {
+                continue;
+            }
+            // Follows symbolic links: that is how Kubernetes mounts a ConfigMap.
+            let Ok(meta) = fs::metadata(&path) else {
+                continue;
+            };
+            if meta.is_dir() && depth < MAX_DEPTH {
+                folders.push((path, depth + 1));
+            } else if meta.is_file() && is_manifest(&path) {
+                files.push(path);
+            }
+            if files.len() + folders.len() > 2 * MAX_FILES {
+                break;
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads one file; returns its path below the folder and its text.
+pub(super) fn read(folder: &Path, path: &Path) -> Result<(Arc<str>, String), Fault> {
+    let name: Arc<str> = Arc::from(path.strip_prefix(folder).unwrap_or(path).to_string_lossy());
+    let fault = |reason| Fault::new(Place::file(&name), reason);
+    let mut text = String::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text))
+        .map_err(|error| fault(unreadable(&error)))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(fault(Reason::Limit {
+            what: "the size in bytes",
+            limit: MAX_FILE,
+        }));
+    }
+    Ok((name, text))
+}
+
+fn unreadable(error: &io::Error) -> Reason {
+    Reason::Unreadable {
+        message: error.to_string(),
+    }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "yaml" || e == "yml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{files, fingerprint, read};
+    use crate::manifest::{Manifests, Reason};
+    use std::fs;
+
+    #[test]
+    fn yaml_files_of_all_folders_are_found_and_hidden_ones_are_not() {
+        let _trace = meshwright_testkit::trace();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        fs::create_dir_all(root.join("b/.git")).unwrap();
+        for name in ["z.yaml", "b/a.yml", "b/.hidden.yaml", "b/.git/x.yaml", "readme.md"] {
+            fs::write(root.join(name), "").unwrap();
+        }
+        let found: Vec<_> = files(root)
+            .unwrap()
+            .iter()
+            .map(|path| read(root, path).unwrap().0.to_string())
+            .collect();
+        assert_eq!(found, ["b/a.yml", "z.yaml"]);
+    }
+
+    #[test]
+    fn every_kind_of_change_changes_the_fingerprint() {
+        let _trace = meshwright_testkit::trace();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, "a").unwrap();
+        let first = fingerprint(folder.path());
+        assert_eq!(first, fingerprint(folder.path()));
+        let other = folder.path().join("other");
+        fs::write(&other, "b").unwrap();
+        let time = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::File::options().write(true).open(&other).unwrap().set_modified(time).unwrap();
+        fs::rename(&other, &file).unwrap();
+        let second = fingerprint(folder.path());
+        assert_ne!(first, second, "a replaced file of the same size and time has another inode");
+        fs::write(&file, "longer").unwrap();
+        assert_ne!(second, fingerprint(folder.path()));
+        fs::remove_file(&file).unwrap();
+        assert_eq!(fingerprint(folder.path()).files.len(), 0);
+    }
+
+    #[test]
+    fn file_that_is_not_text_is_a_fault_with_its_name() {
+        let _trace = meshwright_testkit::trace();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.yaml"), [0xff, 0xfe, 0x00]).unwrap();
+        let error = Manifests::load(folder.path()).unwrap_err();
+        assert_eq!(&*error.faults()[0].place.file, "a.yaml");
+        assert!(matches!(error.faults()[0].reason, Reason::Unreadable { .. }));
+        let error = Manifests::load(&folder.path().join("absent")).unwrap_err();
+        assert!(error.to_string().contains("absent: cannot be read"), "{error}");
+    }
+}
