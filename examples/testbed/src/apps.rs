@@ -20,6 +20,7 @@ use socket2::SockRef;
 
 use crate::{Space, Step, WorldError};
 
+mod forward;
 pub mod pattern;
 mod serve;
 
@@ -29,13 +30,20 @@ const CONNECTIONS: u64 = 4096;
 const REMEMBERED: usize = 4096;
 
 /// What an app does with a connection.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Behaviour {
     /// Sends back what arrives, and finishes when the peer does.
     Echo,
     /// Finishes at once after a greeting, then reads [`pattern`] to the end and records it.
     Early,
+    /// Connects to a backend from a namespace and copies both ways, as kube-proxy's first form did.
+    Forward {
+        /// Where to connect from.
+        space: Space,
+        /// Where to.
+        backend: SocketAddr,
+    },
     /// Says `220 ready` before the peer says anything, then behaves as `Echo`.
     Greet,
     /// Answers HTTP requests with `Hello version: .., instance: ..`.

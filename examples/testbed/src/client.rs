@@ -102,6 +102,20 @@ pub fn talk(
     }
 }
 
+/// Ends a connection with a reset instead of a finish.
+///
+/// # Errors
+///
+/// Fails when the socket refuses the option.
+pub fn reset(stream: std::net::TcpStream) -> Result<(), WorldError> {
+    // With zero linger the close sends RST.
+    socket2::SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .step("arrange a reset")?;
+    drop(stream);
+    Ok(())
+}
+
 fn io_kind(error: &WorldError) -> io::ErrorKind {
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Behaviour, End, Ended, Record, pattern};
+use super::{Behaviour, End, Ended, Record, forward::forward, pattern};
 
 /// Longest request head that the HTTP server reads.
 const HEAD: u64 = 16 << 10;
@@ -44,6 +44,7 @@ fn converse(
             stream.shutdown(Shutdown::Write)?;
             checked(stream, received)
         }
+        Behaviour::Forward { space, backend } => forward(stream, space, *backend),
         Behaviour::Greet => {
             writer.write_all(b"220 ready\r\n")?;
             echo(stream, received)
