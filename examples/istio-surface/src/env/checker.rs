@@ -113,6 +113,14 @@ impl<'a> Checker<'a> {
         self.parse(name, InvalidValue::Duration, parse_duration)
     }
 
+    /// A length of time of `min` to `max` seconds.
+    pub fn duration_within(&mut self, name: &str, min: u64, max: u64) -> Option<Duration> {
+        self.parse(name, InvalidValue::DurationRange { min, max }, |text| {
+            let range = Duration::from_secs(min)..=Duration::from_secs(max);
+            parse_duration(text).filter(|length| range.contains(length))
+        })
+    }
+
     /// A whole number from `min` to `max`.
     pub fn number(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
         self.parse(name, InvalidValue::Number { min, max }, |text| {
@@ -185,7 +193,9 @@ impl<'a> Checker<'a> {
             return Roots::File(file.to_owned());
         }
         if let Some(text) = set
-            && let Ok(Some(_)) = CertificateDer::pem_slice_iter(text.as_bytes()).next().transpose()
+            && let Ok(Some(_)) = CertificateDer::pem_slice_iter(text.as_bytes())
+                .next()
+                .transpose()
         {
             return Roots::Pem(text.into());
         }

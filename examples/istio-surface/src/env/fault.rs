@@ -29,6 +29,13 @@ pub enum InvalidValue {
     },
     /// Not a length of time such as `90`, `5m` or `1h30m`, or longer than ten years.
     Duration,
+    /// A length of time outside what its use allows.
+    DurationRange {
+        /// Shortest, in seconds.
+        min: u64,
+        /// Longest, in seconds.
+        max: u64,
+    },
     /// Not a header's name or value.
     Header,
     /// Not an IP address.
@@ -143,8 +150,11 @@ impl fmt::Display for InvalidValue {
         match self {
             Self::Boolean => f.write_str("is neither `true` nor `false`"),
             Self::Conflict { with } => write!(f, "contradicts {with}"),
-            Self::Duration => {
-                f.write_str("is not a length of time such as `90`, `5m` or `1h30m`, at most ten years")
+            Self::Duration => f.write_str(
+                "is not a length of time such as `90`, `5m` or `1h30m`, at most ten years",
+            ),
+            Self::DurationRange { min, max } => {
+                write!(f, "is not a length of time from {min} to {max} seconds")
             }
             Self::Header => f.write_str("is not a header"),
             Self::IpAddr => f.write_str("is not an IP address"),

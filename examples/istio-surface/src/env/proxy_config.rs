@@ -43,13 +43,15 @@ impl ProxyConfig {
     /// A missing file is fine. One that cannot be read, or is malformed, is a fault.
     pub fn load(checker: &mut Checker<'_>, file: &Path) -> Self {
         let mesh = read_mesh(checker, file).default_config.normal();
-        let own: Self = checker.text("PROXY_CONFIG").map_or_else(Self::default, |text| {
-            serde_saphyr::from_str(text).unwrap_or_else(|error| {
-                let cause = error.to_string();
-                checker.fault("PROXY_CONFIG", None, InvalidValue::Unreadable { cause });
-                Self::default()
-            })
-        });
+        let own: Self = checker
+            .text("PROXY_CONFIG")
+            .map_or_else(Self::default, |text| {
+                serde_saphyr::from_str(text).unwrap_or_else(|error| {
+                    let cause = error.to_string();
+                    checker.fault("PROXY_CONFIG", None, InvalidValue::Unreadable { cause });
+                    Self::default()
+                })
+            });
         let mut merged = mesh.overridden_by(own.normal());
         for (name, value) in checker.with_prefix("ISTIO_META_") {
             let key = name.strip_prefix("ISTIO_META_").unwrap_or(name);

@@ -58,7 +58,9 @@ impl WorkerThreads {
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(percent) = text.strip_suffix('%') {
             let percent = u32::try_from(digits(percent)?).ok()?;
-            return (1..=1000).contains(&percent).then_some(Self::Percent(percent));
+            return (1..=1000)
+                .contains(&percent)
+                .then_some(Self::Percent(percent));
         }
         let count = usize::try_from(digits(text)?).ok()?;
         if count > 4096 {
@@ -74,7 +76,9 @@ impl WorkerThreads {
             Self::All => cpus,
             Self::Count(count) => count,
             Self::Percent(percent) => {
-                let share = cpus.get().saturating_mul(usize::try_from(percent).unwrap_or(100));
+                let share = cpus
+                    .get()
+                    .saturating_mul(usize::try_from(percent).unwrap_or(100));
                 NonZeroUsize::new(share.div_ceil(100)).unwrap_or(NonZeroUsize::MIN)
             }
         }
@@ -95,7 +99,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         let (number, after) = split_where(rest, |c| !c.is_ascii_digit());
         let (unit, after) = split_where(after.trim_start(), |c| !c.is_alphabetic());
         let count = digits(number)?;
-        total = total.checked_add(nanoseconds_of(unit)?.checked_mul(u32::try_from(count).ok()?)?)?;
+        total =
+            total.checked_add(nanoseconds_of(unit)?.checked_mul(u32::try_from(count).ok()?)?)?;
         if total > LONGEST {
             return None;
         }
@@ -127,7 +132,11 @@ fn nanoseconds_of(unit: &str) -> Option<Duration> {
 
 /// Shortens a value for a message and escapes its control characters.
 pub(super) fn shorten(text: &str) -> String {
-    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    let mut shown: String = text
+        .chars()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect();
     if text.chars().nth(SHOWN).is_some() {
         shown.push('…');
     }
@@ -225,7 +234,11 @@ mod tests {
             ("m", None),
             ("99999999999999999", None),
         ] {
-            assert_eq!(CpuQuantity::parse(text).map(CpuQuantity::cpus), cpus, "{text:?}");
+            assert_eq!(
+                CpuQuantity::parse(text).map(CpuQuantity::cpus),
+                cpus,
+                "{text:?}"
+            );
         }
     }
 

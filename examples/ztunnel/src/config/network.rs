@@ -6,6 +6,34 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use meshwright_istio_surface::env::{Checker, InvalidValue, ProxyConfig};
+
+use super::process::Machine;
+
+const OUTBOUND: u16 = 15001;
+const INBOUND_PLAINTEXT: u16 = 15006;
+const INBOUND_HBONE: u16 = 15008;
+const SOCKS5: u16 = 15080;
+const ADMIN: u16 = 15000;
+const STATS: u16 = 15020;
+const READINESS: u16 = 15021;
+/// The mark that Istio's capture rules exempt.
+const PACKET_MARK: u64 = 1337;
+/// Where Istio's node agent listens.
+const SOCKET: &str = "/var/run/ztunnel/ztunnel.sock";
+/// RFC 9113 §6.9.1: a window is at most 2^31-1 bytes.
+const LARGEST_WINDOW: u64 = (1 << 31) - 1;
+/// RFC 9113 §6.9.2: the connection's window begins at 65535 bytes and no setting lowers it.
+const SMALLEST_CONNECTION_WINDOW: u64 = 65_535;
+/// RFC 9113 §6.5.2: `SETTINGS_MAX_FRAME_SIZE` is 2^14 to 2^24-1.
+const FRAME_SIZES: (u64, u64) = (1 << 14, (1 << 24) - 1);
+/// Linux: most seconds that `TCP_KEEPIDLE` and `TCP_KEEPINTVL` take.
+const LONGEST_KEEPALIVE: u64 = 32_767;
+/// Linux: most probes that `TCP_KEEPCNT` takes.
+const MOST_PROBES: u64 = 127;
+/// Without a variable: gone peers are noticed within two minutes, not within half an hour.
+const USER_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Listening addresses.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -121,4 +149,130 @@ impl Localhost {
             .flatten()
             .map(move |ip| SocketAddr::new(ip, self.port))
     }
+}
+
+impl Ports {
+    pub(super) fn read(checker: &mut Checker<'_>, proxy: &ProxyConfig, machine: Machine) -> Self {
+        let v6 = checker.boolean("IPV6_ENABLED", true);
+        let any = if v6 {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        } else {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        };
+        let mut illegal = BTreeSet::from([INBOUND_HBONE, INBOUND_PLAINTEXT, OUTBOUND]);
+        if checker.text("UNSTABLE_ENABLE_SOCKS5") == Some("true") {
+            illegal.insert(SOCKS5);
+        }
+        let admin = proxy.proxy_admin_port.unwrap_or(ADMIN);
+        let stats = proxy.stats_port.unwrap_or(STATS);
+        let mut taken = illegal.clone();
+        taken.extend([0, READINESS]);
+        for (name, port) in [("proxyAdminPort", admin), ("statsPort", stats)] {
+            if !taken.insert(port) {
+                let with = "another port of this program";
+                checker.fault(
+                    name,
+                    Some(&port.to_string()),
+                    InvalidValue::Conflict { with },
+                );
+            }
+        }
+        Self {
+            outbound: SocketAddr::new(any, OUTBOUND),
+            inbound_plaintext: SocketAddr::new(any, INBOUND_PLAINTEXT),
+            inbound_hbone: SocketAddr::new(any, INBOUND_HBONE),
+            admin: Localhost {
+                port: admin,
+                ipv6: v6 && machine.loopback_ipv6,
+            },
+            stats: SocketAddr::new(any, stats),
+            readiness: SocketAddr::new(any, READINESS),
+            illegal,
+        }
+    }
+}
+
+impl Sockets {
+    pub(super) fn read(checker: &mut Checker<'_>) -> Self {
+        let mark = checker.number("PACKET_MARK", 1, u32::MAX.into());
+        let (enabled, keepalive) = Keepalive::read(checker);
+        Self {
+            mark: narrow(mark.unwrap_or(PACKET_MARK)),
+            original_source: match checker.optional_boolean("ENABLE_ORIG_SRC") {
+                Some(true) => OriginalSource::Require,
+                Some(false) => OriginalSource::Never,
+                None => OriginalSource::BestEffort,
+            },
+            ipv6: checker.boolean("IPV6_ENABLED", true),
+            keepalive: enabled.then_some(keepalive),
+            user_timeout: match checker.optional_boolean("USER_TIMEOUT_ENABLED") {
+                Some(true) => Some(keepalive.time + keepalive.interval * keepalive.retries),
+                Some(false) => None,
+                None => Some(USER_TIMEOUT),
+            },
+            localhost_app_tunnel: checker.boolean("LOCALHOST_APP_TUNNEL", true),
+        }
+    }
+}
+
+impl Keepalive {
+    fn read(checker: &mut Checker<'_>) -> (bool, Self) {
+        let mut length = |name, default| {
+            let set = checker.duration_within(name, 1, LONGEST_KEEPALIVE);
+            set.unwrap_or(Duration::from_secs(default))
+        };
+        let (time, interval) = (
+            length("KEEPALIVE_TIME", 60),
+            length("KEEPALIVE_INTERVAL", 10),
+        );
+        let retries = checker.number("KEEPALIVE_RETRIES", 1, MOST_PROBES);
+        let retries = retries.and_then(|n| u32::try_from(n).ok()).unwrap_or(6);
+        let keepalive = Self {
+            time,
+            interval,
+            retries,
+        };
+        (checker.boolean("KEEPALIVE_ENABLED", true), keepalive)
+    }
+}
+
+impl Http2 {
+    pub(super) fn read(checker: &mut Checker<'_>) -> Self {
+        let mut bytes = |name, min, max| checker.number(name, min, max).and_then(narrow);
+        Self {
+            stream_window: bytes("HTTP2_STREAM_WINDOW_SIZE", 1, LARGEST_WINDOW),
+            connection_window: bytes(
+                "HTTP2_CONNECTION_WINDOW_SIZE",
+                SMALLEST_CONNECTION_WINDOW,
+                LARGEST_WINDOW,
+            ),
+            frame_size: bytes("HTTP2_FRAME_SIZE", FRAME_SIZES.0, FRAME_SIZES.1),
+        }
+    }
+}
+
+impl PoolSettings {
+    pub(super) fn read(checker: &mut Checker<'_>) -> Self {
+        let max_streams = checker.number("POOL_MAX_STREAMS_PER_CONNECTION", 1, u16::MAX.into());
+        Self {
+            max_streams: max_streams
+                .and_then(|n| usize::try_from(n).ok())
+                .and_then(NonZeroUsize::new),
+            unused_release: checker
+                .duration("POOL_UNUSED_RELEASE_TIMEOUT", Duration::from_secs(300)),
+        }
+    }
+}
+
+impl Handover {
+    pub(super) fn read(checker: &mut Checker<'_>) -> Self {
+        Self {
+            socket: checker.path("INPOD_UDS").unwrap_or_else(|| SOCKET.into()),
+            port_reuse: checker.boolean("INPOD_PORT_REUSE", true),
+        }
+    }
+}
+
+fn narrow(number: u64) -> Option<NonZeroU32> {
+    u32::try_from(number).ok().and_then(NonZeroU32::new)
 }

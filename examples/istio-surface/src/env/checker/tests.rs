@@ -69,7 +69,10 @@ fn roots_are_the_store_a_file_or_pem_and_nothing_else() {
         ("FILE", file.path().to_str().unwrap()),
         ("PEM", pem),
         ("WRONG", "/no/such/root.pem"),
-        ("KEY", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+        (
+            "KEY",
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        ),
     ]);
     let mut checker = variables.checker();
     assert_eq!(checker.roots("SYSTEM", nowhere()), Roots::System);
@@ -105,7 +108,11 @@ fn token_is_a_file_or_itself_but_never_a_missing_path() {
     let Token::Static(token) = checker.token("TEXT", nowhere()) else {
         panic!("text that names no file is the token itself");
     };
-    assert_eq!(token.expose(), "eyJhbGciOi", "a trailing newline is not part of a token");
+    assert_eq!(
+        token.expose(),
+        "eyJhbGciOi",
+        "a trailing newline is not part of a token"
+    );
     assert_eq!(checker.token("UNSET", nowhere()), Token::None);
     assert_eq!(checker.token("MISSING", nowhere()), Token::None);
     assert_eq!(
@@ -120,7 +127,10 @@ fn server_without_scheme_is_https_and_plain_http_is_refused() {
     let variables = Variables::default();
     let mut checker = variables.checker();
     assert_eq!(
-        checker.server("XDS_ADDRESS", "istiod:15012").unwrap().to_string(),
+        checker
+            .server("XDS_ADDRESS", "istiod:15012")
+            .unwrap()
+            .to_string(),
         "https://istiod:15012/"
     );
     assert_eq!(checker.server("XDS_ADDRESS", "http://istiod:15010"), None);
@@ -153,7 +163,11 @@ fn proxy_config_overrides_the_mesh_file_and_istio_meta_overrides_both() {
     let expected = [("A", "mesh"), ("B", "own"), ("C", "meta")];
     assert_eq!(
         metadata,
-        expected.map(|(k, v)| (k.to_owned(), v.to_owned())).iter().map(|(k, v)| (k, v)).collect::<Vec<_>>()
+        expected
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .iter()
+            .map(|(k, v)| (k, v))
+            .collect::<Vec<_>>()
     );
 }
 
@@ -179,8 +193,11 @@ fn malformed_mesh_file_is_a_fault_and_a_missing_one_is_not() {
 #[test]
 fn unknown_variable_of_ours_is_a_fault_and_of_others_is_not() {
     let _trace = meshwright_testkit::trace();
-    let variables =
-        Variables::from_pairs([("MESHWRIGHT_A", "1"), ("MESHWRIGHT_B", "1"), ("OTHER_C", "1")]);
+    let variables = Variables::from_pairs([
+        ("MESHWRIGHT_A", "1"),
+        ("MESHWRIGHT_B", "1"),
+        ("OTHER_C", "1"),
+    ]);
     let mut checker = variables.checker();
     checker.only("MESHWRIGHT_", &["MESHWRIGHT_A"]);
     assert_eq!(
