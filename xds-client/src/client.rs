@@ -12,7 +12,10 @@ use crate::handler::Handler;
 mod events;
 mod node;
 
-pub use events::{ConnectionEnd, ConnectionEnded, Events, MessageReceived, Overdue, ResourcesRejected, UnknownType};
+pub use events::{
+    ConnectionEnd, ConnectionEnded, Events, MessageReceived, Overdue, ResourcesRejected,
+    UnknownType,
+};
 pub use node::{Node, NodeValue};
 
 /// Settings of a [`Client`].

@@ -1,11 +1,12 @@
 //! Delta ADS, both ends, and the Istio workload API with its indexes.
 #![forbid(unsafe_code)]
 
+mod chain;
+#[cfg(feature = "tonic")]
+pub mod client;
 pub mod handler;
 pub mod proto;
 pub mod route;
-#[cfg(feature = "tonic")]
-pub mod client;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod workload;

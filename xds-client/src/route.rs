@@ -1,7 +1,11 @@
 //! Where a connection goes: pure decisions over one snapshot.
 #![allow(clippy::todo, unused_variables, reason = "signatures first")]
 
-use std::{fmt, net::{IpAddr, SocketAddr}, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use meshwright_identity::{Fault, SpiffeId};
 use rand::Rng;

@@ -20,7 +20,12 @@ impl Node {
     /// `NAME`, `NAMESPACE`, `INSTANCE_IPS` and `NODE_NAME`. Others are added by
     /// [`metadata`](Self::metadata), such as `CLUSTER_ID`.
     #[must_use]
-    pub fn ztunnel(instance_ip: &str, pod_name: &str, pod_namespace: &str, node_name: &str) -> Self {
+    pub fn ztunnel(
+        instance_ip: &str,
+        pod_name: &str,
+        pod_namespace: &str,
+        node_name: &str,
+    ) -> Self {
         Self::new(format!(
             "ztunnel~{instance_ip}~{pod_name}.{pod_namespace}~{pod_namespace}.svc.cluster.local"
         ))

@@ -73,13 +73,9 @@ pub struct DeltaDiscoveryRequest {
     #[prost(string, tag = "2")]
     pub type_url: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "3")]
-    pub resource_names_subscribe: ::prost::alloc::vec::Vec<
-        ::prost::alloc::string::String,
-    >,
+    pub resource_names_subscribe: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "4")]
-    pub resource_names_unsubscribe: ::prost::alloc::vec::Vec<
-        ::prost::alloc::string::String,
-    >,
+    pub resource_names_unsubscribe: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(btree_map = "string, string", tag = "5")]
     pub initial_resource_versions: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
@@ -134,7 +130,7 @@ pub mod aggregated_discovery_service_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value,
+        clippy::let_unit_value
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with AggregatedDiscoveryServiceServer.
@@ -143,8 +139,7 @@ pub mod aggregated_discovery_service_server {
         /// Server streaming response type for the StreamAggregatedResources method.
         type StreamAggregatedResourcesStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::DiscoveryResponse, tonic::Status>,
-            >
-            + std::marker::Send
+            > + std::marker::Send
             + 'static;
         async fn stream_aggregated_resources(
             &self,
@@ -156,16 +151,12 @@ pub mod aggregated_discovery_service_server {
         /// Server streaming response type for the DeltaAggregatedResources method.
         type DeltaAggregatedResourcesStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::DeltaDiscoveryResponse, tonic::Status>,
-            >
-            + std::marker::Send
+            > + std::marker::Send
             + 'static;
         async fn delta_aggregated_resources(
             &self,
             request: tonic::Request<tonic::Streaming<super::DeltaDiscoveryRequest>>,
-        ) -> std::result::Result<
-            tonic::Response<Self::DeltaAggregatedResourcesStream>,
-            tonic::Status,
-        >;
+        ) -> std::result::Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct AggregatedDiscoveryServiceServer<T> {
@@ -188,10 +179,7 @@ pub mod aggregated_discovery_service_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -226,8 +214,7 @@ pub mod aggregated_discovery_service_server {
             self
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>>
-    for AggregatedDiscoveryServiceServer<T>
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for AggregatedDiscoveryServiceServer<T>
     where
         T: AggregatedDiscoveryService,
         B: Body + std::marker::Send + 'static,
@@ -244,34 +231,28 @@ pub mod aggregated_discovery_service_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
-                "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources" => {
+                "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources" =>
+                {
                     #[allow(non_camel_case_types)]
-                    struct StreamAggregatedResourcesSvc<T: AggregatedDiscoveryService>(
-                        pub Arc<T>,
-                    );
-                    impl<
-                        T: AggregatedDiscoveryService,
-                    > tonic::server::StreamingService<super::DiscoveryRequest>
-                    for StreamAggregatedResourcesSvc<T> {
+                    struct StreamAggregatedResourcesSvc<T: AggregatedDiscoveryService>(pub Arc<T>);
+                    impl<T: AggregatedDiscoveryService>
+                        tonic::server::StreamingService<super::DiscoveryRequest>
+                        for StreamAggregatedResourcesSvc<T>
+                    {
                         type Response = super::DiscoveryResponse;
                         type ResponseStream = T::StreamAggregatedResourcesStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
+                        type Future =
+                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
                         fn call(
                             &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::DiscoveryRequest>,
-                            >,
+                            request: tonic::Request<tonic::Streaming<super::DiscoveryRequest>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
                                 <T as AggregatedDiscoveryService>::stream_aggregated_resources(
-                                        &inner,
-                                        request,
-                                    )
-                                    .await
+                                    &inner, request,
+                                )
+                                .await
                             };
                             Box::pin(fut)
                         }
@@ -298,34 +279,28 @@ pub mod aggregated_discovery_service_server {
                     };
                     Box::pin(fut)
                 }
-                "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources" => {
+                "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources" =>
+                {
                     #[allow(non_camel_case_types)]
-                    struct DeltaAggregatedResourcesSvc<T: AggregatedDiscoveryService>(
-                        pub Arc<T>,
-                    );
-                    impl<
-                        T: AggregatedDiscoveryService,
-                    > tonic::server::StreamingService<super::DeltaDiscoveryRequest>
-                    for DeltaAggregatedResourcesSvc<T> {
+                    struct DeltaAggregatedResourcesSvc<T: AggregatedDiscoveryService>(pub Arc<T>);
+                    impl<T: AggregatedDiscoveryService>
+                        tonic::server::StreamingService<super::DeltaDiscoveryRequest>
+                        for DeltaAggregatedResourcesSvc<T>
+                    {
                         type Response = super::DeltaDiscoveryResponse;
                         type ResponseStream = T::DeltaAggregatedResourcesStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
+                        type Future =
+                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
                         fn call(
                             &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::DeltaDiscoveryRequest>,
-                            >,
+                            request: tonic::Request<tonic::Streaming<super::DeltaDiscoveryRequest>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
                                 <T as AggregatedDiscoveryService>::delta_aggregated_resources(
-                                        &inner,
-                                        request,
-                                    )
-                                    .await
+                                    &inner, request,
+                                )
+                                .await
                             };
                             Box::pin(fut)
                         }
@@ -352,25 +327,19 @@ pub mod aggregated_discovery_service_server {
                     };
                     Box::pin(fut)
                 }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
+                _ => Box::pin(async move {
+                    let mut response = http::Response::new(tonic::body::Body::default());
+                    let headers = response.headers_mut();
+                    headers.insert(
+                        tonic::Status::GRPC_STATUS,
+                        (tonic::Code::Unimplemented as i32).into(),
+                    );
+                    headers.insert(
+                        http::header::CONTENT_TYPE,
+                        tonic::metadata::GRPC_CONTENT_TYPE,
+                    );
+                    Ok(response)
+                }),
             }
         }
     }

@@ -63,17 +63,7 @@ pub struct Service {
 }
 /// Nested message and enum types in `Service`.
 pub mod service {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum Visibility {
         Public = 0,
@@ -111,17 +101,7 @@ pub struct LoadBalancing {
 }
 /// Nested message and enum types in `LoadBalancing`.
 pub mod load_balancing {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum Scope {
         UnspecifiedScope = 0,
@@ -162,17 +142,7 @@ pub mod load_balancing {
             }
         }
     }
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum Mode {
         UnspecifiedMode = 0,
@@ -204,17 +174,7 @@ pub mod load_balancing {
             }
         }
     }
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum HealthPolicy {
         OnlyHealthy = 0,
@@ -284,10 +244,7 @@ pub struct Workload {
     pub application_tunnel: ::core::option::Option<ApplicationTunnel>,
     /// By `namespace/hostname`.
     #[prost(btree_map = "string, message", tag = "22")]
-    pub services: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        PortList,
-    >,
+    pub services: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, PortList>,
     /// `namespace/name` of policies that select this workload.
     #[prost(string, repeated, tag = "16")]
     pub authorization_policies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -340,17 +297,7 @@ pub struct ApplicationTunnel {
 }
 /// Nested message and enum types in `ApplicationTunnel`.
 pub mod application_tunnel {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum Protocol {
         None = 0,

@@ -180,7 +180,9 @@ impl Workload {
     /// The membership in one service, by its key `namespace/hostname`.
     pub fn membership(&self, service: &str) -> Option<&Membership> {
         let services = self.services();
-        let at = services.binary_search_by(|m| (*m.service).cmp(service)).ok()?;
+        let at = services
+            .binary_search_by(|m| (*m.service).cmp(service))
+            .ok()?;
         services.get(at)
     }
 
@@ -220,7 +222,10 @@ pub struct PortMapping {
 /// The port of the endpoint for `service` port, if the list names one.
 pub(crate) fn target_port(ports: &[PortMapping], service: u16) -> Option<u16> {
     let at = ports.binary_search_by_key(&service, |p| p.service).ok()?;
-    ports.get(at).map(|p| p.target).filter(|target| *target != 0)
+    ports
+        .get(at)
+        .map(|p| p.target)
+        .filter(|target| *target != 0)
 }
 
 /// Region, zone and subzone; each may be empty.

@@ -70,7 +70,9 @@ impl Service {
 
     /// Whether the service has this port.
     pub fn has_port(&self, port: u16) -> bool {
-        self.ports.binary_search_by_key(&port, |p| p.service).is_ok()
+        self.ports
+            .binary_search_by_key(&port, |p| p.service)
+            .is_ok()
     }
 
     /// The port of the endpoints behind `port`, unless it is named or unknown.
