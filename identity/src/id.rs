@@ -4,7 +4,7 @@
 //! control plane's messages all go through [`SpiffeId::parse`]. What it refuses never becomes an
 //! identity, so two spellings of one identity cannot exist and comparison is of bytes.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use crate::Fault;
 
@@ -194,6 +194,13 @@ impl fmt::Display for TrustDomain {
 impl fmt::Debug for TrustDomain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
+    }
+}
+
+// Equality, order and hash are those of the name, so maps keyed by trust domain answer to a name.
+impl Borrow<str> for TrustDomain {
+    fn borrow(&self) -> &str {
+        &self.name
     }
 }
 

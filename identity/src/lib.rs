@@ -19,8 +19,8 @@ pub mod svid;
 pub mod tls;
 
 #[cfg(feature = "svid")]
-pub use crate::svid::{Svid, TrustBundles};
+pub use crate::svid::{PeerSvid, Svid, TrustBundles};
 #[cfg(feature = "tls")]
-pub use crate::tls::{AcceptedPeers, Member, PeerSvid};
+pub use crate::tls::{AcceptedPeers, Member};
 pub use fault::Fault;
 pub use id::{InvalidSpiffeId, SpiffeId, TrustDomain, WorkloadIdentity};

@@ -1,7 +1,9 @@
 //! Rotation of many identities from one issuer.
 #![allow(clippy::todo, unused_variables, reason = "signatures first")]
 
-use std::{future::Future, sync::Arc};
+mod issuer;
+
+use std::sync::Arc;
 
 use crate::{
     Fault, SpiffeId,
@@ -9,17 +11,7 @@ use crate::{
     tls::{Member, TlsEngine},
 };
 
-/// Gives out certificates.
-pub trait Issuer: Send + Sync + 'static {
-    /// Asks for one certificate of `id`, with a fresh key.
-    fn issue(&self, id: &SpiffeId) -> impl Future<Output = Result<Svid, IssueError>> + Send;
-}
-
-/// A certificate was not issued.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[error("no certificate was issued")]
-pub struct IssueError {}
+pub use issuer::{IssueError, IssueErrorKind, Issuer};
 
 /// Settings of a [`Rotator`].
 #[derive(Clone, Debug)]
