@@ -1,0 +1,271 @@
+//! Where policies come in and go out: one writer, many readers.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    InvalidPolicy,
+    connection::Connection,
+    convert::{convert, stand_in, stand_in_for_everything},
+    decision::Decision,
+    explain::Explanation,
+    invalid::Flaw,
+    policy::Policy,
+    set::{Mode, PolicySet},
+};
+
+/// Most policies that a store takes. A cluster with this many has a hundred for each of its
+/// thousand namespaces.
+pub const MAX_POLICIES: usize = 100_000;
+
+/// Name of the stand-in that denies everything once a store is full.
+///
+/// It stays until the control plane removes a policy of this name, or the process is restarted.
+const FULL: &str = "meshwright/policy-store-is-full";
+
+/// Longest resource name that is kept or repeated in a NACK, in bytes.
+const MAX_RESOURCE_NAME_BYTES: usize = 1100;
+
+/// The writing end: takes resources as they arrive and publishes a new [`PolicySet`].
+///
+/// A resource that does not [`convert`] never takes effect, and never ends the effect of an earlier
+/// version: that stays in force and is flagged (see [`PolicyReader::rejected`]). Without an earlier
+/// version a stand-in is put in its place that fails closed for whomever it selects: as ALLOW it
+/// never matches but counts as an ALLOW policy, as DENY it matches always. If even the scope cannot
+/// be read, it denies everything in the namespace of its name, and workloads elsewhere that list it
+/// find it unknown.
+///
+/// Dropping the store leaves the last set in force.
+#[derive(Debug)]
+pub struct PolicyStore {
+    shared: Arc<ArcSwap<Published>>,
+    rejected: BTreeMap<Arc<str>, Arc<InvalidPolicy>>,
+}
+
+/// The reading end; cheap to clone, usable from any thread, never blocks.
+#[derive(Clone)]
+pub struct PolicyReader {
+    shared: Arc<ArcSwap<Published>>,
+}
+
+/// A resource that was not accepted: what a NACK names.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Rejected {
+    /// The resource's name, cut to a printable length.
+    pub name: Arc<str>,
+    /// Why.
+    pub reason: Arc<InvalidPolicy>,
+}
+
+/// What readers see.
+#[derive(Debug)]
+struct Published {
+    set: Arc<PolicySet>,
+    rejected: Arc<[Rejected]>,
+    version: u64,
+}
+
+impl PolicyStore {
+    /// Creates an empty store and its first reader.
+    #[must_use]
+    pub fn new(mode: Mode) -> (Self, PolicyReader) {
+        let published = Published {
+            set: Arc::new(PolicySet::empty(mode)),
+            rejected: Arc::default(),
+            version: 0,
+        };
+        let shared = Arc::new(ArcSwap::from_pointee(published));
+        let reader = PolicyReader {
+            shared: Arc::clone(&shared),
+        };
+        let store = Self {
+            shared,
+            rejected: BTreeMap::new(),
+        };
+        (store, reader)
+    }
+
+    /// Another reader.
+    #[must_use]
+    pub fn reader(&self) -> PolicyReader {
+        PolicyReader {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Takes a message of the control plane: removals first, then resources, the last of one name.
+    ///
+    /// The new set is published when this returns, all of it at once, so whoever sends the ACK
+    /// afterwards keeps the promise that no connection is judged by the old policies after it. Live
+    /// connections are then judged by [`Live::judge_again`](crate::Live::judge_again). Costs the
+    /// size of the change, not of the store.
+    ///
+    /// Returns what was not accepted, for the NACK.
+    pub fn apply<'a>(
+        &mut self,
+        resources: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        removed: impl IntoIterator<Item = &'a str>,
+    ) -> Vec<Rejected> {
+        let now = self.shared.load_full();
+        let mut changes: BTreeMap<Arc<str>, Option<Arc<Policy>>> = BTreeMap::new();
+        for name in removed {
+            if now.set.policy(name).is_some() || self.rejected.contains_key(name) {
+                self.rejected.remove(name);
+                changes.insert(name.into(), None);
+            }
+        }
+        // The last of one name counts, in the order in which the names first came.
+        let mut latest: HashMap<&str, (usize, &[u8])> = HashMap::new();
+        for (place, (name, resource)) in resources.into_iter().enumerate() {
+            latest.entry(name).or_insert((place, resource)).1 = resource;
+        }
+        let mut latest: Vec<_> = latest.into_iter().collect();
+        latest.sort_unstable_by_key(|&(_, (place, _))| place);
+        let mut rejected = Vec::new();
+        let mut count = now.set.len();
+        for (name, (_, resource)) in latest {
+            if let Err(reason) = self.take(name, resource, &now.set, &mut changes, &mut count) {
+                rejected.push(Rejected {
+                    name: printable(name),
+                    reason,
+                });
+            }
+        }
+        self.publish(&now, changes);
+        rejected
+    }
+
+    /// Turns one resource into a change.
+    fn take(
+        &mut self,
+        name: &str,
+        resource: &[u8],
+        now: &PolicySet,
+        changes: &mut BTreeMap<Arc<str>, Option<Arc<Policy>>>,
+        count: &mut usize,
+    ) -> Result<(), Arc<InvalidPolicy>> {
+        let is_known = now.policy(name).is_some();
+        if !is_known && *count >= MAX_POLICIES {
+            let reason = InvalidPolicy::from(Flaw::TooLarge {
+                limit: MAX_POLICIES,
+            });
+            // What is left out might be a DENY for anybody.
+            let policy = stand_in_for_everything(FULL, reason.clone());
+            self.rejected.insert(FULL.into(), Arc::new(reason.clone()));
+            changes.insert(FULL.into(), Some(Arc::new(policy)));
+            return Err(Arc::new(reason));
+        }
+        let invalid = match convert(name, resource) {
+            Ok(policy) => {
+                self.rejected.remove(name);
+                *count += usize::from(!is_known);
+                changes.insert(Arc::clone(&policy.name), Some(Arc::new(policy)));
+                return Ok(());
+            }
+            Err(invalid) => invalid,
+        };
+        let reason = Arc::new(invalid.clone());
+        let has_good = now
+            .policy(name)
+            .is_some_and(|policy| policy.invalid.is_none());
+        let is_removed = changes.contains_key(name);
+        if has_good && !is_removed {
+            self.rejected.insert(name.into(), Arc::clone(&reason));
+        } else if let Some(policy) = stand_in(name, resource, invalid) {
+            self.rejected.insert(name.into(), Arc::clone(&reason));
+            *count += usize::from(!is_known);
+            changes.insert(Arc::clone(&policy.name), Some(Arc::new(policy)));
+        }
+        Err(reason)
+    }
+
+    fn publish(&self, now: &Published, changes: BTreeMap<Arc<str>, Option<Arc<Policy>>>) {
+        let set = match changes.is_empty() {
+            true => Arc::clone(&now.set),
+            false => Arc::new(now.set.with_changes(changes)),
+        };
+        let rejected = self.rejected.iter().map(|(name, reason)| Rejected {
+            name: Arc::clone(name),
+            reason: Arc::clone(reason),
+        });
+        self.shared.store(Arc::new(Published {
+            set,
+            rejected: rejected.collect(),
+            version: now.version + 1,
+        }));
+    }
+}
+
+impl PolicyReader {
+    /// The policies in force now, to keep or to decide several times by.
+    #[must_use]
+    pub fn set(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.shared.load().set)
+    }
+
+    /// Decides by the policies in force now; cheaper than through [`set`](Self::set) when many
+    /// threads decide.
+    #[must_use]
+    pub fn decide(&self, connection: &Connection<'_>) -> Decision {
+        self.shared.load().set.decide(connection)
+    }
+
+    /// Explains what [`decide`](Self::decide) would answer now.
+    #[must_use]
+    pub fn explain(&self, connection: &Connection<'_>) -> Explanation {
+        self.shared.load().set.explain(connection)
+    }
+
+    /// Resources whose latest version was not accepted, by name: an earlier version or a stand-in
+    /// is in force for each.
+    #[must_use]
+    pub fn rejected(&self) -> Arc<[Rejected]> {
+        Arc::clone(&self.shared.load().rejected)
+    }
+
+    /// A number that grows with every message that was applied.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.shared.load().version
+    }
+}
+
+impl fmt::Debug for PolicyReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let now = self.shared.load();
+        f.debug_struct("PolicyReader")
+            .field("policies", &now.set.len())
+            .field("version", &now.version)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
+}
+
+/// A name for a message: bounded, on one line.
+fn printable(name: &str) -> Arc<str> {
+    let shown = name
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    let mut text = String::new();
+    for c in shown {
+        if text.len() + c.len_utf8() > MAX_RESOURCE_NAME_BYTES {
+            break;
+        }
+        text.push(c);
+    }
+    text.into()
+}
+
+#[cfg(test)]
+mod tests;
