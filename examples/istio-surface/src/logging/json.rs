@@ -72,7 +72,7 @@ impl Visit for Fields {
 pub(super) fn line(
     time: &str,
     metadata: &Metadata<'_>,
-    spans: impl Iterator<Item = (&str, String)>,
+    spans: impl Iterator<Item = (&'static str, String)>,
     fields: &Fields,
 ) -> String {
     let mut line = String::with_capacity(256 + fields.fields.len());

@@ -78,7 +78,7 @@ impl Visit for Fields {
 pub(super) fn line(
     time: &str,
     metadata: &Metadata<'_>,
-    spans: impl Iterator<Item = (&str, String)>,
+    spans: impl Iterator<Item = (&'static str, String)>,
     fields: Fields,
 ) -> String {
     let mut line = String::with_capacity(256 + fields.fields.len());
@@ -102,7 +102,7 @@ pub(super) fn line(
     line
 }
 
-fn push_target(line: &mut String, target: &str, spans: impl Iterator<Item = (&str, String)>) {
+fn push_target(line: &mut String, target: &str, spans: impl Iterator<Item = (&'static str, String)>) {
     let short = PREFIXES
         .iter()
         .find_map(|prefix| target.strip_prefix(prefix))
