@@ -37,12 +37,12 @@ pub enum Behaviour {
     Echo,
     /// Finishes at once after a greeting, then reads [`pattern`] to the end and records it.
     Early,
-    /// Connects to a backend from a namespace and copies both ways, as kube-proxy's first form did.
+    /// Connects to the backends in turn and copies both ways, as kube-proxy's first form did.
     Forward {
         /// Where to connect from.
         space: Space,
         /// Where to.
-        backend: SocketAddr,
+        backends: Vec<SocketAddr>,
     },
     /// Says `220 ready` before the peer says anything, then behaves as `Echo`.
     Greet,
@@ -106,7 +106,7 @@ pub struct App {
 /// What an app has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
-    accepted: AtomicU64,
+    pub(crate) accepted: AtomicU64,
     open: AtomicU64,
     ends: Mutex<Vec<Ended>>,
     streams: Mutex<Vec<Weak<TcpStream>>>,

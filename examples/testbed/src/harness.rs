@@ -31,9 +31,9 @@ pub fn main(build: fn() -> Result<World, WorldError>, cases: &[Case]) -> ExitCod
     if let Some(code) = dispatch() {
         return code;
     }
-    let missing = privilege::obtain().err().map(|error| {
-        format!("network namespaces are missing: {}", error.chain())
-    });
+    let missing = privilege::obtain()
+        .err()
+        .map(|error| format!("network namespaces are missing: {}", error.chain()));
     let mut arguments = Arguments::from_args();
     // They share a world in which some of them kill things.
     arguments.test_threads = Some(1);

@@ -8,6 +8,7 @@ mod error;
 mod fabric;
 pub mod harness;
 pub mod http;
+mod interrupt;
 mod links;
 mod manifests;
 mod pod;

@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn series_are_added_up_by_label() {
         let _trace = meshwright_testkit::trace();
-        let metrics = Metrics::new("a_total{x=\"1\",y=\"2\"} 3\na_total{x=\"1\"} 4\na_total_b 9\n".into());
+        let metrics =
+            Metrics::new("a_total{x=\"1\",y=\"2\"} 3\na_total{x=\"1\"} 4\na_total_b 9\n".into());
         assert!((metrics.sum("a_total", &[("x", "1")]) - 7.0).abs() < f64::EPSILON);
         assert!((metrics.sum("a_total", &[("y", "2")]) - 3.0).abs() < f64::EPSILON);
     }

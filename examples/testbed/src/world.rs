@@ -17,7 +17,7 @@ use crate::{
     agent::Agent,
     apps::{App, Behaviour},
     fabric::{Fabric, addresses},
-    manifests,
+    interrupt, manifests,
     wait::eventually,
     wire::Sniffer,
 };
@@ -242,6 +242,7 @@ impl World {
     /// Keeps the folder with logs and manifests after the world's end, and returns it.
     pub fn keep_files(&self) -> &Path {
         self.dir.is_kept.store(true, Ordering::Relaxed);
+        interrupt::keep_at_interrupt(self.dir());
         self.dir()
     }
 
@@ -330,11 +331,11 @@ impl World {
     /// # Errors
     ///
     /// Fails when the address is in use.
-    pub fn stand_in(&self, vip: SocketAddr, backend: SocketAddr) -> Result<(), WorldError> {
+    pub fn stand_in(&self, vip: SocketAddr, backends: &[SocketAddr]) -> Result<(), WorldError> {
         self.fabric.own(vip.ip())?;
         let behaviour = Behaviour::Forward {
             space: self.switch().clone(),
-            backend,
+            backends: backends.to_vec(),
         };
         let app = App::start(self.switch(), vip, behaviour)?;
         lock(&self.stand_ins).push(app);
@@ -535,12 +536,7 @@ fn text<'a>(value: &'a serde_json::Value, name: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-fn place(
-    fabric: &Fabric,
-    nodes: &[String],
-    spec: &PodSpec,
-    member: u8,
-) -> Result<Pod, WorldError> {
+fn place(fabric: &Fabric, nodes: &[String], spec: &PodSpec, member: u8) -> Result<Pod, WorldError> {
     let group = match spec.node() {
         None => OUTSIDE,
         Some(name) => (1..)
@@ -578,6 +574,7 @@ impl WorkDir {
             .prefix("meshwright-")
             .tempdir()
             .step("make a folder for the world")?;
+        interrupt::remove_at_interrupt(dir.path());
         Ok(Self {
             path: dir.path().to_owned(),
             dir: Some(dir),

@@ -111,7 +111,7 @@ fn stand_in_leads_to_its_backend(world: &World) -> Result<(), WorldError> {
     let (a, b) = (world.pod("a")?, world.pod("b")?);
     let _app = world.app(b, 8086, Behaviour::Echo)?;
     let vip = "10.96.9.9:80".parse().unwrap();
-    world.stand_in(vip, b.at(8086))?;
+    world.stand_in(vip, &[b.at(8086)])?;
     let reach = client::echo(a.space(), vip, "hello", SOON);
     assert_eq!(reach, Reach::Answered("hello".into()));
     Ok(())

@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{IpAddr, Shutdown, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,7 @@ const HEAD: u64 = 16 << 10;
 
 pub(super) fn connection(stream: &TcpStream, peer: IpAddr, behaviour: &Behaviour, record: &Record) {
     let mut received = 0;
-    let outcome = converse(stream, peer, behaviour, &mut received);
+    let outcome = converse((stream, peer), behaviour, record, &mut received);
     let end = match outcome {
         Ok(end) => end,
         Err(error) => {
@@ -30,9 +31,9 @@ pub(super) fn connection(stream: &TcpStream, peer: IpAddr, behaviour: &Behaviour
 }
 
 fn converse(
-    stream: &TcpStream,
-    peer: IpAddr,
+    (stream, peer): (&TcpStream, IpAddr),
     behaviour: &Behaviour,
+    record: &Record,
     received: &mut u64,
 ) -> io::Result<End> {
     stream.set_nodelay(true)?;
@@ -44,7 +45,11 @@ fn converse(
             stream.shutdown(Shutdown::Write)?;
             checked(stream, received)
         }
-        Behaviour::Forward { space, backend } => forward(stream, space, *backend),
+        Behaviour::Forward { space, backends } => forward(
+            stream,
+            space,
+            turn(backends, record.accepted.load(Relaxed))?,
+        ),
         Behaviour::Greet => {
             writer.write_all(b"220 ready\r\n")?;
             echo(stream, received)
@@ -71,6 +76,15 @@ fn converse(
             checked(stream, received)
         }
     }
+}
+
+/// Returns the backend whose turn it is.
+fn turn(backends: &[SocketAddr], connection: u64) -> io::Result<SocketAddr> {
+    let length = backends.len().max(1) as u64;
+    usize::try_from(connection % length)
+        .ok()
+        .and_then(|at| backends.get(at).copied())
+        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
 fn echo(stream: &TcpStream, received: &mut u64) -> io::Result<End> {
