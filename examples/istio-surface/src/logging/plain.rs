@@ -102,7 +102,11 @@ pub(super) fn line(
     line
 }
 
-fn push_target(line: &mut String, target: &str, spans: impl Iterator<Item = (&'static str, String)>) {
+fn push_target(
+    line: &mut String,
+    target: &str,
+    spans: impl Iterator<Item = (&'static str, String)>,
+) {
     let short = PREFIXES
         .iter()
         .find_map(|prefix| target.strip_prefix(prefix))
