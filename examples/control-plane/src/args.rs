@@ -224,7 +224,8 @@ fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
 }
 
 fn trust_domain(text: &str) -> Result<TrustDomain, String> {
-    text.parse::<TrustDomain>().map_err(|error| error.to_string())
+    text.parse::<TrustDomain>()
+        .map_err(|error| error.to_string())
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -240,7 +241,11 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 
 /// A validity must be long enough to be rotated at all, and bounded.
 fn certificate_ttl(text: &str) -> Result<Duration, String> {
-    between(text, Duration::from_secs(1), Duration::from_secs(366 * 86_400))
+    between(
+        text,
+        Duration::from_secs(1),
+        Duration::from_secs(366 * 86_400),
+    )
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -303,7 +308,11 @@ mod tests {
         let _trace = meshwright_testkit::trace();
         let error = parse(&["--manifests", "m"]).unwrap_err();
         assert!(error.contains("--tokens"), "{error}");
-        assert!(parse(&["--manifests", "m", "--development"]).unwrap().development);
+        assert!(
+            parse(&["--manifests", "m", "--development"])
+                .unwrap()
+                .development
+        );
         let error = parse(&["--manifests", "m", "--development", "--tokens", "t"]).unwrap_err();
         assert!(error.contains("cannot be used with"), "{error}");
     }
@@ -311,15 +320,20 @@ mod tests {
     #[test]
     fn status_page_is_refused_on_an_address_that_others_can_reach() {
         let _trace = meshwright_testkit::trace();
-        let error = parse(&["--manifests", "m", "--development", "--status", "0.0.0.0:1"])
-            .unwrap_err();
+        let error =
+            parse(&["--manifests", "m", "--development", "--status", "0.0.0.0:1"]).unwrap_err();
         assert!(error.contains("loopback"), "{error}");
     }
 
     #[test]
     fn unknown_variables_are_named_and_others_are_ignored() {
         let _trace = meshwright_testkit::trace();
-        let names = ["MESHWRIGHT_CP_LISTEN", "MESHWRIGHT_CP_LISTNE", "PATH", "MESHWRIGHT_REQUIRE"];
+        let names = [
+            "MESHWRIGHT_CP_LISTEN",
+            "MESHWRIGHT_CP_LISTNE",
+            "PATH",
+            "MESHWRIGHT_REQUIRE",
+        ];
         assert_eq!(
             unknown_variables(names.iter().map(OsString::from)),
             ["MESHWRIGHT_CP_LISTNE"]
@@ -332,7 +346,15 @@ mod tests {
         assert_eq!(duration("20s"), Some(Duration::from_secs(20)));
         assert_eq!(duration("24h"), Some(Duration::from_secs(86_400)));
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
-        for bad in ["", "20", "s", "-1s", "1 s", "99999999999999999999h", "18446744073709551615h"] {
+        for bad in [
+            "",
+            "20",
+            "s",
+            "-1s",
+            "1 s",
+            "99999999999999999999h",
+            "18446744073709551615h",
+        ] {
             assert_eq!(duration(bad), None, "`{bad}`");
         }
     }

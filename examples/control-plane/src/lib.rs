@@ -4,6 +4,7 @@
 use std::{ffi::OsString, process::ExitCode};
 
 mod args;
+pub mod compile;
 pub mod manifest;
 
 pub use args::Config;

@@ -14,20 +14,20 @@ mod gateway;
 mod instance;
 mod kind;
 mod metadata;
-mod names;
+pub(crate) mod names;
 mod objects;
 mod place;
 mod service;
 
 pub(crate) use entry::{Endpoint, Resolution, ServiceEntry, WorkloadEntry};
 pub(crate) use folder::{Fingerprint, fingerprint};
-pub(crate) use gateway::{Gateway, GatewayClass};
-pub(crate) use instance::{Instance, UserWorkload};
+pub(crate) use gateway::{FromNamespaces, Gateway, Listener, Selector};
+pub(crate) use instance::Instance;
 pub(crate) use metadata::{Labels, Metadata};
 pub(crate) use objects::Objects;
-pub use place::{Fault, Place, Reason};
 pub(crate) use place::Located;
-pub(crate) use service::{Service, TargetPort};
+pub use place::{Fault, Place, Reason};
+pub(crate) use service::{InternalTrafficPolicy, IpFamily, Service, TargetPort};
 
 use std::{error::Error, fmt, path::Path, sync::Arc};
 

@@ -44,9 +44,9 @@ fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
     let mut offset = 0;
     let mut parts = Vec::new();
     for (number, line) in (0_u64..).zip(text.split_inclusive('\n')) {
-        let marker = line.strip_prefix("---").is_some_and(|rest| {
-            rest.chars().next().is_none_or(char::is_whitespace)
-        });
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.chars().next().is_none_or(char::is_whitespace));
         if marker {
             parts.push((first, text.get(start..offset).unwrap_or_default()));
             (start, first) = (offset, number);
@@ -111,7 +111,12 @@ impl Document<'_> {
         let mut kinds = Vec::new();
         for part in header.items.iter().flatten() {
             let place = self.place(part.referenced.line(), part.referenced.column());
-            kinds.push(judge(&part.value, item.zip(header.api_version.as_deref()), place.clone(), parsed));
+            kinds.push(judge(
+                &part.value,
+                item.zip(header.api_version.as_deref()),
+                place.clone(),
+                parsed,
+            ));
             places.push(place);
         }
         for _ in 0..MAX_LIST_FAULTS {
@@ -120,15 +125,19 @@ impl Document<'_> {
                 kinds: &kinds,
                 at: &mut at,
             };
-            match serde_saphyr::with_deserializer_from_str(self.text, |from| from.deserialize_map(list)) {
+            match serde_saphyr::with_deserializer_from_str(self.text, |from| {
+                from.deserialize_map(list)
+            }) {
                 Ok(objects) => {
                     let read = objects.into_iter().zip(&kinds).zip(places);
-                    parsed.objects.extend(read.filter_map(|((object, kind), place)| {
-                        Some(Located {
-                            value: ((*kind)?, object?),
-                            place,
-                        })
-                    }));
+                    parsed
+                        .objects
+                        .extend(read.filter_map(|((object, kind), place)| {
+                            Some(Located {
+                                value: ((*kind)?, object?),
+                                place,
+                            })
+                        }));
                     return;
                 }
                 Err(error) => {
@@ -192,7 +201,9 @@ fn judge(
                 return None;
             }
         },
-        (None, _) => Reason::NoKind { field: "apiVersion" },
+        (None, _) => Reason::NoKind {
+            field: "apiVersion",
+        },
         (_, None) => Reason::NoKind { field: "kind" },
     };
     parsed.faults.push(Fault::new(place, reason));
@@ -218,7 +229,10 @@ impl<'de> Visitor<'de> for List<'_> {
         let at = self.at;
         while let Some(key) = map.next_key::<String>()? {
             if key == "items" {
-                objects = map.next_value_seed(List { kinds: self.kinds, at: &mut *at })?;
+                objects = map.next_value_seed(List {
+                    kinds: self.kinds,
+                    at: &mut *at,
+                })?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }

@@ -31,7 +31,13 @@ pub(crate) fn fingerprint(folder: &Path) -> Fingerprint {
     let mut files = Vec::new();
     for path in files_of(folder).unwrap_or_default() {
         if let Ok(meta) = fs::metadata(&path) {
-            files.push((path, meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()));
+            files.push((
+                path,
+                meta.ino(),
+                meta.size(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+            ));
         }
     }
     Fingerprint { files }
@@ -122,7 +128,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::create_dir_all(root.join("b/.git")).unwrap();
-        for name in ["z.yaml", "b/a.yml", "b/.hidden.yaml", "b/.git/x.yaml", "readme.md"] {
+        for name in [
+            "z.yaml",
+            "b/a.yml",
+            "b/.hidden.yaml",
+            "b/.git/x.yaml",
+            "readme.md",
+        ] {
             fs::write(root.join(name), "").unwrap();
         }
         let found: Vec<_> = files(root)
@@ -144,10 +156,18 @@ mod tests {
         let other = folder.path().join("other");
         fs::write(&other, "b").unwrap();
         let time = fs::metadata(&file).unwrap().modified().unwrap();
-        fs::File::options().write(true).open(&other).unwrap().set_modified(time).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&other)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
         fs::rename(&other, &file).unwrap();
         let second = fingerprint(folder.path());
-        assert_ne!(first, second, "a replaced file of the same size and time has another inode");
+        assert_ne!(
+            first, second,
+            "a replaced file of the same size and time has another inode"
+        );
         fs::write(&file, "longer").unwrap();
         assert_ne!(second, fingerprint(folder.path()));
         fs::remove_file(&file).unwrap();
@@ -161,8 +181,14 @@ mod tests {
         fs::write(folder.path().join("a.yaml"), [0xff, 0xfe, 0x00]).unwrap();
         let error = Manifests::load(folder.path()).unwrap_err();
         assert_eq!(&*error.faults()[0].place.file, "a.yaml");
-        assert!(matches!(error.faults()[0].reason, Reason::Unreadable { .. }));
+        assert!(matches!(
+            error.faults()[0].reason,
+            Reason::Unreadable { .. }
+        ));
         let error = Manifests::load(&folder.path().join("absent")).unwrap_err();
-        assert!(error.to_string().contains("absent: cannot be read"), "{error}");
+        assert!(
+            error.to_string().contains("absent: cannot be read"),
+            "{error}"
+        );
     }
 }

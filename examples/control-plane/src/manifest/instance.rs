@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use serde::Deserialize;
 
-use super::{
-    metadata::Metadata,
-    names,
-};
+use super::{metadata::Metadata, names};
 
 /// One running thing with addresses: what a Pod and a Workload are read into.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +25,8 @@ pub(crate) struct Instance {
 /// What only a Workload can say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extra {
+    /// Whether this was a Workload.
+    pub(crate) is_hand_written: bool,
     pub(crate) capture: Option<bool>,
     pub(crate) waypoint: Option<Arc<str>>,
     pub(crate) network: Option<Arc<str>>,
@@ -132,7 +131,11 @@ impl Pod {
     /// A pod being deleted is not ready. A hand-written pod without conditions is: only a
     /// kubelet writes them.
     fn is_ready(&self) -> bool {
-        let condition = self.status.conditions.iter().find(|c| &*c.r#type == "Ready");
+        let condition = self
+            .status
+            .conditions
+            .iter()
+            .find(|c| &*c.r#type == "Ready");
         let ready = match condition {
             Some(condition) => &*condition.status == "True",
             None => self.status.conditions.is_empty(),
@@ -148,9 +151,17 @@ impl Pod {
             .iter()
             .filter(|container| &*container.restart_policy == "Always");
         let mut ports = BTreeMap::new();
-        for port in self.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports) {
+        for port in self
+            .spec
+            .containers
+            .iter()
+            .chain(sidecars)
+            .flat_map(|c| &c.ports)
+        {
             if !port.name.is_empty() && matches!(&*port.protocol, "" | "TCP") {
-                ports.entry(Arc::clone(&port.name)).or_insert(port.container_port);
+                ports
+                    .entry(Arc::clone(&port.name))
+                    .or_insert(port.container_port);
             }
         }
         ports
@@ -218,6 +229,7 @@ impl From<UserWorkload> for Instance {
             ended: false,
             ports: spec.ports,
             extra: Extra {
+                is_hand_written: true,
                 capture: spec.capture,
                 waypoint: spec.waypoint,
                 network: spec.network,

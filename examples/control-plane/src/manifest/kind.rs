@@ -45,13 +45,48 @@ const KINDS: [(&str, &str, &[&str], Kind); 12] = [
     ("", "Pod", &["v1"], Kind::Pod),
     ("", "Service", &["v1"], Kind::Service),
     ("", "ServiceAccount", &["v1"], Kind::ServiceAccount),
-    ("gateway.networking.k8s.io", "Gateway", &["v1", "v1beta1"], Kind::Gateway),
-    ("gateway.networking.k8s.io", "GatewayClass", &["v1", "v1beta1"], Kind::GatewayClass),
-    ("meshwright.dev", "Workload", &["v1alpha1"], Kind::UserWorkload),
-    ("networking.istio.io", "ServiceEntry", &["v1", "v1beta1", "v1alpha3"], Kind::ServiceEntry),
-    ("networking.istio.io", "WorkloadEntry", &["v1", "v1beta1", "v1alpha3"], Kind::WorkloadEntry),
-    (SECURITY, "AuthorizationPolicy", &["v1", "v1beta1"], Kind::AuthorizationPolicy),
-    (SECURITY, "PeerAuthentication", &["v1", "v1beta1"], Kind::PeerAuthentication),
+    (
+        "gateway.networking.k8s.io",
+        "Gateway",
+        &["v1", "v1beta1"],
+        Kind::Gateway,
+    ),
+    (
+        "gateway.networking.k8s.io",
+        "GatewayClass",
+        &["v1", "v1beta1"],
+        Kind::GatewayClass,
+    ),
+    (
+        "meshwright.dev",
+        "Workload",
+        &["v1alpha1"],
+        Kind::UserWorkload,
+    ),
+    (
+        "networking.istio.io",
+        "ServiceEntry",
+        &["v1", "v1beta1", "v1alpha3"],
+        Kind::ServiceEntry,
+    ),
+    (
+        "networking.istio.io",
+        "WorkloadEntry",
+        &["v1", "v1beta1", "v1alpha3"],
+        Kind::WorkloadEntry,
+    ),
+    (
+        SECURITY,
+        "AuthorizationPolicy",
+        &["v1", "v1beta1"],
+        Kind::AuthorizationPolicy,
+    ),
+    (
+        SECURITY,
+        "PeerAuthentication",
+        &["v1", "v1beta1"],
+        Kind::PeerAuthentication,
+    ),
 ];
 
 /// Kinds of the security API that only an L7 proxy evaluates.
@@ -60,7 +95,10 @@ const SECURITY_ELSEWHERE: [&str; 1] = ["RequestAuthentication"];
 impl Kind {
     pub(crate) fn judge(api_version: &str, kind: &str) -> Verdict {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        match KINDS.iter().find(|known| known.0 == group && known.1 == kind) {
+        match KINDS
+            .iter()
+            .find(|known| known.0 == group && known.1 == kind)
+        {
             Some((_, _, versions, known)) if versions.contains(&version) => Verdict::Read(*known),
             Some(_) => Verdict::Refuse(Reason::Version {
                 kind: kind.to_owned(),
@@ -147,14 +185,24 @@ mod tests {
     fn same_kind_of_another_group_is_ignored() {
         let _trace = meshwright_testkit::trace();
         assert_eq!(Kind::judge("v1", "Service"), Verdict::Read(Kind::Service));
-        assert_eq!(Kind::judge("serving.knative.dev/v1", "Service"), Verdict::Ignore);
-        assert_eq!(Kind::judge("networking.istio.io/v1", "Gateway"), Verdict::Ignore);
+        assert_eq!(
+            Kind::judge("serving.knative.dev/v1", "Service"),
+            Verdict::Ignore
+        );
+        assert_eq!(
+            Kind::judge("networking.istio.io/v1", "Gateway"),
+            Verdict::Ignore
+        );
     }
 
     #[test]
     fn misspelt_policy_is_refused_not_ignored() {
         let _trace = meshwright_testkit::trace();
-        for kind in ["AuthorisationPolicy", "authorizationpolicy", "PeerAuthentications"] {
+        for kind in [
+            "AuthorisationPolicy",
+            "authorizationpolicy",
+            "PeerAuthentications",
+        ] {
             assert!(
                 matches!(
                     Kind::judge("security.istio.io/v1", kind),

@@ -9,7 +9,11 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 /// RFC 1123 subdomain, the form of most object names: at most 253 of `a-z`, `0-9`, `-`, `.`.
 pub(crate) fn subdomain<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
-    checked(from, is_subdomain, "a lowercase DNS name (a-z, 0-9, `-`, `.`)")
+    checked(
+        from,
+        is_subdomain,
+        "a lowercase DNS name (a-z, 0-9, `-`, `.`)",
+    )
 }
 
 /// As [`subdomain`], and an empty or missing value is an empty name.
@@ -85,7 +89,10 @@ fn checked<'de, D: Deserializer<'de>>(
     if rule(&text) {
         Ok(text)
     } else {
-        Err(D::Error::custom(format!("`{}` is not {what}", text.escape_debug())))
+        Err(D::Error::custom(format!(
+            "`{}` is not {what}",
+            text.escape_debug()
+        )))
     }
 }
 
@@ -114,14 +121,19 @@ mod tests {
     #[test]
     fn names_that_could_forge_another_name_are_refused() {
         let _trace = meshwright_testkit::trace();
-        for bad in ["", "a/b", "..", "a..b", "../a", "A", "a_b", "-a", "a-", "a b", "a\n", "ü", "%2e"] {
+        for bad in [
+            "", "a/b", "..", "a..b", "../a", "A", "a_b", "-a", "a-", "a b", "a\n", "ü", "%2e",
+        ] {
             assert!(!is_subdomain(bad), "`{bad}` must be refused");
             assert!(!is_label(bad), "`{bad}` must be refused");
         }
         assert!(is_subdomain("helloworld-v1-0"));
         assert!(is_subdomain("ip-10-0-0-1.example"));
         assert!(!is_label("a.b"), "a namespace has no dots");
-        assert!(!is_subdomain(&"a".repeat(64)), "RFC 1123 §2.1: a label has at most 63");
+        assert!(
+            !is_subdomain(&"a".repeat(64)),
+            "RFC 1123 §2.1: a label has at most 63"
+        );
         assert!(!is_subdomain(&["a"; 127].join(".").repeat(2)));
     }
 

@@ -34,33 +34,52 @@ pub(crate) struct Objects {
 
 impl Objects {
     pub(super) fn add(&mut self, object: Located<(Kind, Object)>) -> Result<(), Fault> {
-        let Located { value: (kind, object), place } = object;
+        let Located {
+            value: (kind, object),
+            place,
+        } = object;
         if let Some(metadata) = object.metadata() {
             self.note(kind, metadata, &place)?;
         }
-        let at = |value| Located { value, place: place.clone() };
+        let at = |value| Located {
+            value,
+            place: place.clone(),
+        };
         match object {
             Object::Gateway(value) => self.gateways.push(Located { value, place }),
             Object::GatewayClass(class) => {
                 let name = Arc::clone(&class.metadata.name);
                 self.gateway_classes.insert(name, class);
             }
-            Object::Instance(value) => self.instances.push(Located { value: *value, place }),
+            Object::Instance(value) => self.instances.push(Located {
+                value: *value,
+                place,
+            }),
             Object::Namespace(named) => {
                 let name = Arc::clone(&named.metadata.name);
                 self.namespaces.insert(name, named.metadata);
             }
             Object::Node(named) => {
-                self.nodes.insert(named.metadata.name, named.metadata.labels);
+                self.nodes
+                    .insert(named.metadata.name, named.metadata.labels);
             }
             Object::Policy(value) => self.policies.push(at(value)),
-            Object::Service(value) => self.services.push(Located { value: *value, place }),
+            Object::Service(value) => self.services.push(Located {
+                value: *value,
+                place,
+            }),
             Object::ServiceAccount(_) => {}
             Object::ServiceEntry(value) => {
-                self.service_entries.push(Located { value: *value, place });
+                self.service_entries.push(Located {
+                    value: *value,
+                    place,
+                });
             }
             Object::WorkloadEntry(value) => {
-                self.workload_entries.push(Located { value: *value, place });
+                self.workload_entries.push(Located {
+                    value: *value,
+                    place,
+                });
             }
         }
         Ok(())
@@ -69,7 +88,11 @@ impl Objects {
     /// Refuses an object that was there before. A Workload stands in for a Pod and shares its
     /// names.
     fn note(&mut self, kind: Kind, metadata: &Metadata, place: &Place) -> Result<(), Fault> {
-        let shared = if kind == Kind::UserWorkload { Kind::Pod } else { kind };
+        let shared = if kind == Kind::UserWorkload {
+            Kind::Pod
+        } else {
+            kind
+        };
         let object = if kind.is_cluster_wide() {
             format!("{} {}", shared.name(), metadata.name)
         } else {

@@ -119,6 +119,9 @@ fn address<E: de::Error>(text: &str) -> Result<Option<IpAddr>, E> {
     }
     match text.parse() {
         Ok(address) => Ok(Some(address)),
-        Err(_) => Err(E::custom(format!("`{}` is not an IP address", text.escape_debug()))),
+        Err(_) => Err(E::custom(format!(
+            "`{}` is not an IP address",
+            text.escape_debug()
+        ))),
     }
 }
