@@ -1,5 +1,29 @@
 //! Where a connection goes: pure decisions over one snapshot.
-#![allow(clippy::todo, unused_variables, reason = "signatures first")]
+//!
+//! [`outbound`] decides for a connection that a workload opens, [`inbound`] for a tunnel that one
+//! accepts. Both read one [`Snapshot`], so that no decision mixes two states, and draw from the
+//! random generator they are given, so that a test can repeat them.
+//!
+//! Nothing here falls back to a way that avoids a waypoint or a tunnel: where the intended way is
+//! not there, the answer is a [`NoRoute`].
+//!
+//! | case | TCP destination | authority | accepted identities |
+//! | --- | --- | --- | --- |
+//! | workload in the mesh | its address, port 15008 | its address : target port | its own, and the service's alternatives |
+//! | waypoint of a service | waypoint's address : its mapped port | address and port that were called | the waypoint's, and its service's alternatives |
+//! | waypoint of a workload | the same | the same | the same |
+//! | workload outside | its address : target port | none | none |
+//! | anything unknown | as called | none | none |
+//!
+//! Destinations on another network need a second tunnel inside the first; that is not built yet
+//! and answered by [`NoRoute::CrossNetwork`]. Endpoints that have a host name and no address are
+//! answered by [`NoRoute::Unresolved`].
+
+mod balance;
+mod error;
+mod gateway;
+mod inbound;
+mod outbound;
 
 use std::{
     fmt,
@@ -7,10 +31,15 @@ use std::{
     sync::Arc,
 };
 
-use meshwright_identity::{Fault, SpiffeId};
-use rand::Rng;
+use meshwright_identity::SpiffeId;
 
-use crate::workload::{Service, Snapshot, Workload};
+pub use error::NoRoute;
+pub use inbound::{InboundTarget, inbound};
+pub use outbound::outbound;
+
+use crate::workload::{Service, Workload};
+#[cfg(doc)]
+use crate::workload::Snapshot;
 
 /// The port on which members of the mesh accept tunnels.
 pub const HBONE_PORT: u16 = 15008;
@@ -19,7 +48,7 @@ pub const HBONE_PORT: u16 = 15008;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Source<'a> {
-    /// The workload whose namespace the connection comes from.
+    /// The workload whose network namespace the connection comes from.
     pub workload: &'a Workload,
     /// The network this proxy is on.
     pub network: &'a str,
@@ -56,7 +85,7 @@ pub struct Route {
     pub kind: RouteKind,
     /// The workload it is sent to: the endpoint, or the waypoint's.
     pub workload: Option<Arc<Workload>>,
-    /// The service that was called, if any.
+    /// The service that was called, if any; not the waypoint's own.
     pub service: Option<Arc<Service>>,
     /// Whether the workload is a waypoint that forwards.
     pub via_waypoint: bool,
@@ -75,9 +104,9 @@ pub enum RouteKind {
         /// The identities of which the server must show one; never empty.
         accepted: Arc<[SpiffeId]>,
     },
-    /// Plain, to where the client wanted: the destination is not in the mesh.
+    /// Plain, to where the client wanted: the destination is not known.
     Passthrough(SocketAddr),
-    /// Plain, to an endpoint.
+    /// Plain, to an endpoint that is not in the mesh.
     Tcp(SocketAddr),
 }
 
@@ -104,74 +133,4 @@ impl fmt::Display for Authority {
             Self::Ip(address) => address.fmt(f),
         }
     }
-}
-
-/// Where an accepted tunnel ends.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct InboundTarget {
-    /// Where to connect to.
-    pub address: SocketAddr,
-    /// The destination that policy judges: before an application tunnel changes the port.
-    pub destination: SocketAddr,
-    /// The service named in the authority, if it was a host name.
-    pub service: Option<Arc<Service>>,
-}
-
-/// There is nowhere to send a connection.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NoRoute {
-    /// The destination is on another network; tunnels across networks are not built yet.
-    #[error("the destination is on network `{network}`")]
-    CrossNetwork {
-        /// The other network.
-        network: Arc<str>,
-    },
-}
-
-impl NoRoute {
-    /// Whose doing it is.
-    pub const fn fault(&self) -> Fault {
-        Fault::Peer
-    }
-
-    /// Whether the same call may succeed later without a change of the request.
-    pub const fn is_safe_to_retry(&self) -> bool {
-        true
-    }
-
-    /// The status with which a tunnel's request is refused: 400 or 503.
-    pub const fn status(&self) -> u16 {
-        503
-    }
-}
-
-/// Decides where a connection of `source` to `destination` goes.
-///
-/// # Errors
-///
-/// Returns why there is no way; never falls back to one that avoids a waypoint or a tunnel.
-pub fn outbound(
-    snapshot: &Snapshot,
-    source: &Source<'_>,
-    destination: SocketAddr,
-    rng: &mut impl Rng,
-) -> Result<Route, NoRoute> {
-    todo!()
-}
-
-/// Decides where a tunnel to `own` ends that was accepted on `local`.
-///
-/// # Errors
-///
-/// Returns why `authority` is not a target that this workload serves.
-pub fn inbound(
-    snapshot: &Snapshot,
-    own: &Workload,
-    local: SocketAddr,
-    authority: &Authority,
-    illegal_ports: &[u16],
-) -> Result<InboundTarget, NoRoute> {
-    todo!()
 }

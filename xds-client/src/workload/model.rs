@@ -209,6 +209,14 @@ pub struct Membership {
     pub ports: Box<[PortMapping]>,
 }
 
+impl Membership {
+    /// This endpoint's port behind a port of the service, unless only the service says.
+    #[must_use]
+    pub fn target_port(&self, service: u16) -> Option<u16> {
+        target_port(&self.ports, service)
+    }
+}
+
 /// Where a port of a service leads.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
@@ -220,7 +228,7 @@ pub struct PortMapping {
 }
 
 /// The port of the endpoint for `service` port, if the list names one.
-pub(crate) fn target_port(ports: &[PortMapping], service: u16) -> Option<u16> {
+pub(super) fn target_port(ports: &[PortMapping], service: u16) -> Option<u16> {
     let at = ports.binary_search_by_key(&service, |p| p.service).ok()?;
     ports
         .get(at)

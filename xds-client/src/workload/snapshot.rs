@@ -115,6 +115,15 @@ impl Snapshot {
         members.filter(|endpoint| service.admits(endpoint.workload.health))
     }
 
+    /// The endpoints of a service by position, healthy or not, if all have weight 1.
+    pub(crate) fn even_endpoints<'a>(&'a self, service: &Service) -> Option<EvenEndpoints<'a>> {
+        let (_, slot) = self.slot(&service.key)?;
+        (slot.weighted == 0).then_some(EvenEndpoints {
+            snapshot: self,
+            slot,
+        })
+    }
+
     pub(super) fn endpoint<'a>(&'a self, slot: &Slot, id: u32) -> Option<Endpoint<'a>> {
         let workload = self.workloads.get(id)?;
         let membership = workload.membership(&slot.key)?;
@@ -146,5 +155,22 @@ impl Snapshot {
 
     pub(super) fn hash_address(&self, network: &str, ip: IpAddr) -> u64 {
         self.hasher.hash_one((network, ip))
+    }
+}
+
+/// Endpoints of one weight, by position.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EvenEndpoints<'a> {
+    snapshot: &'a Snapshot,
+    slot: &'a Slot,
+}
+
+impl<'a> EvenEndpoints<'a> {
+    pub(crate) fn len(self) -> usize {
+        self.slot.members.len()
+    }
+
+    pub(crate) fn get(self, at: usize) -> Option<Endpoint<'a>> {
+        self.snapshot.endpoint(self.slot, self.slot.members.get(at)?)
     }
 }
