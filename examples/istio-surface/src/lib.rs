@@ -4,3 +4,4 @@
 pub mod env;
 pub mod logging;
 pub mod metrics;
+pub mod server;
