@@ -7,7 +7,10 @@ mod decision;
 mod explain;
 mod hash;
 mod index;
+
 mod invalid;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod layers;
 mod live;
 mod matching;
