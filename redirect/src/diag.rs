@@ -65,7 +65,12 @@ fn dump(netns: &Netns, states: u32) -> io::Result<Vec<ListenerInfo>> {
             flags: 0,
             body,
         };
-        found.extend(conversation.dump(&message)?.iter().filter_map(|b| decode(b)));
+        found.extend(
+            conversation
+                .dump(&message)?
+                .iter()
+                .filter_map(|b| decode(b)),
+        );
     }
     Ok(found)
 }

@@ -7,6 +7,8 @@ mod events;
 mod fault;
 mod netlink;
 mod netns;
+mod nft;
+mod route;
 pub mod socket;
 mod sys;
 pub mod zds;

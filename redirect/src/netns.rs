@@ -66,8 +66,7 @@ impl Netns {
         if fstatfs(&fd).map_err(inspect)?.filesystem_type() != NSFS_MAGIC {
             return Err(NetnsError::Foreign);
         }
-        let kind =
-            sys::namespace_type(&fd).map_err(|source| NetnsError::Inspect { source })?;
+        let kind = sys::namespace_type(&fd).map_err(|source| NetnsError::Inspect { source })?;
         if kind != libc::CLONE_NEWNET {
             return Err(NetnsError::Foreign);
         }

@@ -3,7 +3,10 @@
 //! `ioctl(NS_GET_NSTYPE)` has no wrapper at all. `recvmsg` has several, but each of them either
 //! leaks the received descriptors when control data was truncated or hands them out as plain
 //! numbers; here every descriptor is owned before anything can fail.
-#![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "raw system calls; each block says why it is sound"
+)]
 
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -75,7 +78,7 @@ pub(crate) fn receive_packet(socket: impl AsFd, buffer: &mut [u8]) -> io::Result
     header.msg_iov = &raw mut slice;
     header.msg_iovlen = 1;
     header.msg_control = control.bytes.as_mut_ptr().cast();
-    header.msg_controllen = Control::LENGTH as _;
+    header.msg_controllen = Control::LENGTH;
     let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: `header` points at `slice` and `control`, which outlive the call, with their true lengths.
@@ -101,7 +104,7 @@ fn take_descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
         if control.cmsg_level == libc::SOL_SOCKET && control.cmsg_type == libc::SCM_RIGHTS {
             // SAFETY: pure arithmetic on a length.
             let head = unsafe { libc::CMSG_LEN(0) } as usize;
-            let count = (control.cmsg_len as usize).saturating_sub(head) / size_of::<RawFd>();
+            let count = control.cmsg_len.saturating_sub(head) / size_of::<RawFd>();
             // SAFETY: the data of a control message begins right behind its header.
             let data = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
             for index in 0..count {

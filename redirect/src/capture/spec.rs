@@ -200,7 +200,17 @@ mod tests {
         for name in ["eth0", "vnet1", "br-0a.1"] {
             assert!(name.parse::<InterfaceName>().is_ok(), "{name}");
         }
-        for name in ["", "a b", "a\"", "a/b", "sixteen-bytes-xx", "é", "..", "a\n", "k6t*"] {
+        for name in [
+            "",
+            "a b",
+            "a\"",
+            "a/b",
+            "sixteen-bytes-xx",
+            "é",
+            "..",
+            "a\n",
+            "k6t*",
+        ] {
             assert!(name.parse::<InterfaceName>().is_err(), "{name:?}");
         }
     }

@@ -120,7 +120,10 @@ mod tests {
         let read = AttributeIter::new(list.as_slice());
         assert_eq!(read.ne32(9), Some(5));
         let inside = read.inside(4).unwrap();
-        assert_eq!((inside.text(1).as_deref(), inside.be32(2)), (Some("lo"), Some(7)));
+        assert_eq!(
+            (inside.text(1).as_deref(), inside.be32(2)),
+            (Some("lo"), Some(7))
+        );
     }
 
     proptest! {

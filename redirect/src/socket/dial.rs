@@ -94,8 +94,10 @@ pub async fn dial(
         })?;
     prepare(&socket, config)?;
     if let Some(source) = config.source {
-        borrow_address(&socket, source)
-            .map_err(|error| DialError::Source { address: source, source: error })?;
+        borrow_address(&socket, source).map_err(|error| DialError::Source {
+            address: source,
+            source: error,
+        })?;
     }
     let socket = TcpSocket::from_std_stream(socket.into());
     match timeout(config.deadline, socket.connect(peer)).await {

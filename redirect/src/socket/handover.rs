@@ -256,14 +256,14 @@ const fn ret(k: u32) -> libc::sock_filter {
 /// Sends probes to the index in their mark and deals everything else as usual.
 const fn probe_program(low: u32) -> [libc::sock_filter; 8] {
     [
-        instruction(0x20, MARK, 0, 0),                    // ld #mark
-        instruction(0x54, !(0xff << 12), 0, 0),           // and #~index
-        instruction(0x15, TAG | (low & LOW), 0, 4),       // jeq #probe, next, last
-        instruction(0x20, MARK, 0, 0),                    // ld #mark
-        instruction(0x74, 12, 0, 0),                      // rsh #12
-        instruction(0x54, 0xff, 0, 0),                    // and #0xff
-        instruction(0x16, 0, 0, 0),                       // ret a
-        ret(u32::MAX),                                    // no such index: deal by hash
+        instruction(0x20, MARK, 0, 0),              // ld #mark
+        instruction(0x54, !(0xff << 12), 0, 0),     // and #~index
+        instruction(0x15, TAG | (low & LOW), 0, 4), // jeq #probe, next, last
+        instruction(0x20, MARK, 0, 0),              // ld #mark
+        instruction(0x74, 12, 0, 0),                // rsh #12
+        instruction(0x54, 0xff, 0, 0),              // and #0xff
+        instruction(0x16, 0, 0, 0),                 // ret a
+        ret(u32::MAX),                              // no such index: deal by hash
     ]
 }
 

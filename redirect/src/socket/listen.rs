@@ -132,14 +132,12 @@ pub struct Listener {
 pub fn listen(netns: &Netns, config: &ListenConfig) -> Result<Listener, ListenError> {
     match config.address {
         Bind::Address(address) => open(netns, config, address),
-        Bind::Wildcard(port) => {
-            match open(netns, config, (Ipv6Addr::UNSPECIFIED, port).into()) {
-                Err(error) if error.is_family_missing() => {
-                    open(netns, config, (Ipv4Addr::UNSPECIFIED, port).into())
-                }
-                result => result,
+        Bind::Wildcard(port) => match open(netns, config, (Ipv6Addr::UNSPECIFIED, port).into()) {
+            Err(error) if error.is_family_missing() => {
+                open(netns, config, (Ipv4Addr::UNSPECIFIED, port).into())
             }
-        }
+            result => result,
+        },
     }
 }
 

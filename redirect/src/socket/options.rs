@@ -8,13 +8,14 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Liveness {
-    /// Silence before the first probe. Default: 60 s.
+    /// Silence before the first probe; zero switches probes off. Default: 60 s.
     pub idle: Duration,
     /// Time between probes. Default: 10 s.
     pub interval: Duration,
     /// Unanswered probes before the connection fails. Default: 6.
     pub probes: u32,
-    /// Limit for sent data that nobody acknowledges (`TCP_USER_TIMEOUT`). Default: 120 s.
+    /// Limit for sent data that nobody acknowledges (`TCP_USER_TIMEOUT`); zero leaves
+    /// it to the kernel. Default: 120 s.
     pub user_timeout: Duration,
 }
 
@@ -32,11 +33,15 @@ impl Default for Liveness {
 impl Liveness {
     /// Sets the options on a socket; accepted sockets inherit them from their listener.
     pub(crate) fn set_on(self, socket: &SockRef<'_>) -> io::Result<()> {
-        let keepalive = TcpKeepalive::new()
-            .with_time(self.idle)
-            .with_interval(self.interval)
-            .with_retries(self.probes);
-        socket.set_tcp_keepalive(&keepalive)?;
+        if self.idle.is_zero() {
+            socket.set_keepalive(false)?;
+        } else {
+            let keepalive = TcpKeepalive::new()
+                .with_time(self.idle)
+                .with_interval(self.interval)
+                .with_retries(self.probes);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
         socket.set_tcp_user_timeout(Some(self.user_timeout))
     }
 }

@@ -56,7 +56,10 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<OriginalDestinatio
         socket.original_dst_v6()
     };
     Ok(
-        match before.ok().and_then(|address| SockAddr::as_socket(&address)) {
+        match before
+            .ok()
+            .and_then(|address| SockAddr::as_socket(&address))
+        {
             Some(before) if canonical(before) != local => {
                 OriginalDestination::Redirected(canonical(before))
             }

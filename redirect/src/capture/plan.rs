@@ -1,0 +1,344 @@
+//! From what is to what shall be: pure, no kernel.
+
+use super::model::{NAT, TABLES, tables};
+use super::render::rule_text;
+use super::spec::Spec;
+use crate::nft::{BatchStep, Chain, Snapshot, Table};
+use crate::route::Family;
+use std::fmt;
+
+/// What a family's routing looks like.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Routing {
+    /// The kernel has the family.
+    pub(crate) exists: bool,
+    /// Loopback carries the family, so the route can be added.
+    pub(crate) routable: bool,
+    pub(crate) has_rule: bool,
+    pub(crate) has_route: bool,
+}
+
+/// What is in a namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Observed {
+    pub(crate) v4: Routing,
+    pub(crate) v6: Routing,
+    pub(crate) nft: Snapshot,
+}
+
+impl Observed {
+    const fn families(&self) -> [(Family, Routing); 2] {
+        [(Family::V4, self.v4), (Family::V6, self.v6)]
+    }
+}
+
+/// The steps that make a namespace as it is wanted, in an order of which every prefix is safe.
+///
+/// On the way in: routes, policy rules, then every nf_tables change in one transaction. On the way
+/// out the reverse. A plan holds only while nobody else changes the namespace's nf_tables rules;
+/// [`execute`](super::execute) refuses it afterwards.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) generation: u32,
+}
+
+impl Plan {
+    /// Whether everything is as wanted.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Returns the steps in their order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
+/// Writes one step a line.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
+    }
+}
+
+/// One step of a [`Plan`]; prints what it does.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Step(pub(crate) Action);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Action {
+    AddRoute(Family),
+    AddRule(Family),
+    Commit(Vec<BatchStep>),
+    DeleteRoute(Family),
+    DeleteRule(Family),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Action::AddRoute(family) => write!(f, "add the {family} route of table 100"),
+            Action::AddRule(family) => write!(f, "add the {family} policy rule"),
+            Action::DeleteRoute(family) => write!(f, "delete the {family} route of table 100"),
+            Action::DeleteRule(family) => write!(f, "delete the {family} policy rule"),
+            Action::Commit(steps) => {
+                write!(f, "commit {} nf_tables changes in one batch", steps.len())?;
+                steps.iter().try_for_each(|step| write_change(f, step))
+            }
+        }
+    }
+}
+
+fn write_change(f: &mut fmt::Formatter<'_>, step: &BatchStep) -> fmt::Result {
+    match step {
+        BatchStep::AddTable(table) => write!(f, "\n  add table {table}"),
+        BatchStep::DeleteTable(table) => write!(f, "\n  delete table {table}"),
+        BatchStep::FlushTable(table) => write!(f, "\n  delete the rules of table {table}"),
+        BatchStep::AddChain { table, chain } => {
+            write!(f, "\n  add chain {table} {}", chain.name)
+        }
+        BatchStep::DeleteChain { table, chain } => write!(f, "\n  delete chain {table} {chain}"),
+        BatchStep::AddRule { table, chain, rule } => {
+            write!(f, "\n  add rule {table} {chain} {}", rule_text(rule))
+        }
+    }
+}
+
+/// Plans how to come from `observed` to `spec`.
+pub(crate) fn plan_apply(spec: &Spec, observed: &Observed) -> Plan {
+    let wanted = |family| family == Family::V4 || spec.ipv6;
+    let mut steps = Vec::new();
+    for (family, now) in observed.families() {
+        if wanted(family) && now.routable && !now.has_route {
+            steps.push(Step(Action::AddRoute(family)));
+        }
+    }
+    for (family, now) in observed.families() {
+        if wanted(family) && now.exists && !now.has_rule {
+            steps.push(Step(Action::AddRule(family)));
+        }
+    }
+    let changes = changes(&tables(spec), &observed.nft);
+    if !changes.is_empty() {
+        steps.push(Step(Action::Commit(changes)));
+    }
+    Plan {
+        steps,
+        generation: observed.nft.generation,
+    }
+}
+
+/// Plans how to remove everything of ours.
+pub(crate) fn plan_remove(observed: &Observed) -> Plan {
+    let tables = TABLES
+        .iter()
+        .filter(|name| observed.nft.table(name).is_some())
+        .map(|name| BatchStep::DeleteTable((*name).to_owned()))
+        .collect::<Vec<_>>();
+    let mut steps = Vec::new();
+    if !tables.is_empty() {
+        steps.push(Step(Action::Commit(tables)));
+    }
+    for (family, now) in observed.families() {
+        if now.has_rule {
+            steps.push(Step(Action::DeleteRule(family)));
+        }
+    }
+    for (family, now) in observed.families() {
+        if now.has_route {
+            steps.push(Step(Action::DeleteRoute(family)));
+        }
+    }
+    Plan {
+        steps,
+        generation: observed.nft.generation,
+    }
+}
+
+/// Plans how to stop redirecting while the connections that are redirected continue.
+///
+/// The translation of a connection works as long as its base chains exist and something keeps
+/// conntrack alive: the redirecting rules go, chains and marks stay.
+pub(crate) fn plan_begin_removal(observed: &Observed) -> Plan {
+    let nat = observed.nft.table(NAT);
+    let has_rules = nat.is_some_and(|table| table.chains.iter().any(|c| !c.rules.is_empty()));
+    let flush = BatchStep::FlushTable(NAT.to_owned());
+    let steps = if has_rules {
+        vec![Step(Action::Commit(vec![flush]))]
+    } else {
+        Vec::new()
+    };
+    Plan {
+        steps,
+        generation: observed.nft.generation,
+    }
+}
+
+fn changes(wanted: &[Table], now: &Snapshot) -> Vec<BatchStep> {
+    let mut out = Vec::new();
+    for table in wanted {
+        match now.table(&table.name) {
+            Some(present) if is_same(present, table) => (),
+            Some(present) => repair(present, table, &mut out),
+            None => {
+                out.push(BatchStep::AddTable(table.name.clone()));
+                table
+                    .chains
+                    .iter()
+                    .for_each(|c| out.push(add_chain(table, c)));
+                add_rules(table, &mut out);
+            }
+        }
+    }
+    let is_wanted = |name: &str| wanted.iter().any(|table| table.name == name);
+    for name in TABLES {
+        if now.table(name).is_some() && !is_wanted(name) {
+            out.push(BatchStep::DeleteTable(name.to_owned()));
+        }
+    }
+    out
+}
+
+/// Whether both have the same chains with the same rules in the same order.
+fn is_same(present: &Table, wanted: &Table) -> bool {
+    let has = |chain| present.chains.contains(chain);
+    present.chains.len() == wanted.chains.len() && wanted.chains.iter().all(has)
+}
+
+/// Rewrites a table in place. Chains that are right stay, so that the hooks of translated
+/// connections are never gone.
+fn repair(present: &Table, wanted: &Table, out: &mut Vec<BatchStep>) {
+    out.push(BatchStep::FlushTable(wanted.name.clone()));
+    let same = |a: &Chain, b: &Chain| a.name == b.name && a.base == b.base;
+    for chain in &present.chains {
+        if !wanted.chains.iter().any(|w| same(w, chain)) {
+            out.push(BatchStep::DeleteChain {
+                table: wanted.name.clone(),
+                chain: chain.name.clone(),
+            });
+        }
+    }
+    for chain in &wanted.chains {
+        if !present.chains.iter().any(|p| same(p, chain)) {
+            out.push(add_chain(wanted, chain));
+        }
+    }
+    add_rules(wanted, out);
+}
+
+fn add_chain(table: &Table, chain: &Chain) -> BatchStep {
+    BatchStep::AddChain {
+        table: table.name.clone(),
+        chain: Chain {
+            rules: Vec::new(),
+            ..chain.clone()
+        },
+    }
+}
+
+fn add_rules(table: &Table, out: &mut Vec<BatchStep>) {
+    for chain in &table.chains {
+        out.extend(chain.rules.iter().map(|rule| BatchStep::AddRule {
+            table: table.name.clone(),
+            chain: chain.name.clone(),
+            rule: rule.clone(),
+        }));
+    }
+}
+
+/// A difference between what is and what shall be; prints what it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Drift {
+    /// Packets with the mark of borrowed addresses do not come back to the proxy, although rule
+    /// and route are there: another rule goes before ours.
+    Diverted(Family),
+    /// A chain has other rules, another order, or another place than wanted.
+    Chain {
+        /// The table.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// The first rule that is not as wanted, as `nft` would write it; empty where the chain
+        /// itself is missing, foreign or attached elsewhere.
+        rule: String,
+    },
+    /// The route of table 100 is missing.
+    Route(Family),
+    /// The policy rule is missing.
+    Rule(Family),
+    /// A table of ours is missing, or is there and should not be.
+    Table(String),
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Diverted(family) => write!(f, "marked {family} packets are routed elsewhere"),
+            Self::Chain { table, chain, rule } if rule.is_empty() => {
+                write!(f, "chain {table} {chain} is not in its place")
+            }
+            Self::Chain { table, chain, rule } => write!(f, "chain {table} {chain} at: {rule}"),
+            Self::Route(family) => write!(f, "the {family} route of table 100 is missing"),
+            Self::Rule(family) => write!(f, "the {family} policy rule is missing"),
+            Self::Table(table) => write!(f, "table {table} is not as wanted"),
+        }
+    }
+}
+
+/// Names every difference.
+pub(crate) fn drift(spec: &Spec, observed: &Observed) -> Vec<Drift> {
+    let mut out = Vec::new();
+    for (family, now) in observed.families() {
+        if family == Family::V6 && !spec.ipv6 {
+            continue;
+        }
+        if now.exists && !now.has_rule {
+            out.push(Drift::Rule(family));
+        }
+        if now.routable && !now.has_route {
+            out.push(Drift::Route(family));
+        }
+    }
+    let wanted = tables(spec);
+    for name in TABLES {
+        let wanted = wanted.iter().find(|table| table.name == name);
+        match (wanted, observed.nft.table(name)) {
+            (Some(wanted), Some(present)) => chain_drift(wanted, present, &mut out),
+            (None, None) => (),
+            _ => out.push(Drift::Table(name.to_owned())),
+        }
+    }
+    out
+}
+
+fn chain_drift(wanted: &Table, present: &Table, out: &mut Vec<Drift>) {
+    let mut differs = |chain: &Chain, rule: String| {
+        out.push(Drift::Chain {
+            table: wanted.name.clone(),
+            chain: chain.name.clone(),
+            rule,
+        });
+    };
+    for chain in &wanted.chains {
+        let same = |c: &&Chain| c.name == chain.name && c.base == chain.base;
+        let Some(now) = present.chains.iter().find(same) else {
+            differs(chain, String::new());
+            continue;
+        };
+        let longest = chain.rules.len().max(now.rules.len());
+        let first = (0..longest).find(|i| chain.rules.get(*i) != now.rules.get(*i));
+        if let Some(index) = first {
+            let rule = chain.rules.get(index).or_else(|| now.rules.get(index));
+            differs(chain, rule.map(rule_text).unwrap_or_default());
+        }
+    }
+    for chain in &present.chains {
+        if !wanted.chains.iter().any(|c| c.name == chain.name) {
+            differs(chain, String::new());
+        }
+    }
+}
