@@ -1,0 +1,220 @@
+//! A TCP connection as a leg.
+
+use super::{Chunks, Leg, chunks::MAX_BYTES, chunks::MAX_CHUNKS};
+use crate::error::Reset;
+use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
+use std::{
+    fmt,
+    future::Future,
+    io::{self, IoSlice},
+    net::Shutdown,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{io::Interest, net::TcpStream};
+
+/// First size of a read; it grows while reads come back full.
+const MIN_READ: usize = 4 * 1024;
+/// Largest size of a read.
+const MAX_READ: usize = MAX_BYTES;
+/// Less room than this at the end of a buffer is not worth a read.
+const MIN_ROOM: usize = 1024;
+
+/// A TCP connection to or from an application.
+///
+/// FIN is a clean end; RST and every error is a [`Reset`]. A leg that is dropped before it sent
+/// its FIN sends RST instead (`SO_LINGER` 0), so that the application cannot take a cut-off
+/// transfer for a complete one.
+///
+/// No buffer is held while there is nothing to read. The size of reads follows how full the last
+/// ones were, from 4 KiB to 1 MiB.
+pub struct TcpLeg {
+    stream: Arc<TcpStream>,
+    buffer: BytesMut,
+    read_size: usize,
+    finished: bool,
+    failed: Option<Reset>,
+    /// Waits for an error on the socket; made when it is first needed.
+    error_watch: Option<ErrorWatch>,
+}
+
+type ErrorWatch = Pin<Box<dyn Future<Output = Reset> + Send>>;
+
+impl TcpLeg {
+    /// Wraps a connected socket.
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Self {
+        Self {
+            stream: Arc::new(stream),
+            buffer: BytesMut::new(),
+            read_size: MIN_READ,
+            finished: false,
+            failed: None,
+            error_watch: None,
+        }
+    }
+
+    /// Returns the socket, for its addresses and options.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    fn fail(&mut self, error: &io::Error) -> Reset {
+        let reset = Reset::Tcp(error.kind());
+        *self.failed.get_or_insert(reset)
+    }
+
+    /// Reads once into the buffer's room and splits off what came.
+    fn try_read(&mut self) -> io::Result<Bytes> {
+        if self.buffer.capacity() < MIN_ROOM.min(self.read_size) {
+            self.buffer = BytesMut::with_capacity(self.read_size);
+        }
+        let room = self.buffer.capacity();
+        let count = self.stream.try_read_buf(&mut self.buffer)?;
+        if count == room && room >= self.read_size {
+            self.read_size = (self.read_size * 4).min(MAX_READ);
+        } else if count < self.read_size / 8 {
+            self.read_size = (self.read_size / 2).max(MIN_READ);
+        }
+        Ok(self.buffer.split().freeze())
+    }
+
+    fn abort(&self) {
+        // An error means that the socket is gone already.
+        let _gone = SockRef::from(&*self.stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Leg for TcpLeg {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Reset>>> {
+        if let Some(reset) = self.failed {
+            return Poll::Ready(Some(Err(reset)));
+        }
+        loop {
+            match ready!(self.stream.poll_read_ready(cx)) {
+                Ok(()) => {}
+                Err(error) => return Poll::Ready(Some(Err(self.fail(&error)))),
+            }
+            match self.try_read() {
+                Ok(chunk) if chunk.is_empty() => {
+                    self.buffer = BytesMut::new();
+                    return Poll::Ready(None);
+                }
+                Ok(chunk) => return Poll::Ready(Some(Ok(chunk))),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Idle: the buffer goes, its last chunk is with the other leg.
+                    self.buffer = BytesMut::new();
+                }
+                Err(error) => return Poll::Ready(Some(Err(self.fail(&error)))),
+            }
+        }
+    }
+
+    fn consumed(&mut self, _bytes: usize) {}
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Reset>> {
+        let mut chunks = Chunks::new();
+        chunks.push(chunk.split_off(0));
+        let outcome = self.poll_send_all(cx, &mut chunks);
+        *chunk = chunks.pop().unwrap_or_default();
+        outcome.map_ok(|_sent| ())
+    }
+
+    fn poll_send_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut Chunks,
+    ) -> Poll<Result<usize, Reset>> {
+        if let Some(reset) = self.failed {
+            return Poll::Ready(Err(reset));
+        }
+        let mut sent = 0;
+        while !chunks.is_empty() {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(&error))),
+                Poll::Pending if sent == 0 => return Poll::Pending,
+                Poll::Pending => break,
+            }
+            let mut slices = [IoSlice::new(&[]); MAX_CHUNKS];
+            let set = chunks.slices(&mut slices);
+            let slices = slices.get(..set).unwrap_or_default();
+            match self.stream.try_write_vectored(slices) {
+                Ok(count) => {
+                    sent += count;
+                    chunks.advance(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(self.fail(&error))),
+            }
+        }
+        Poll::Ready(Ok(sent))
+    }
+
+    fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        if let Some(reset) = self.failed {
+            return Poll::Ready(Err(reset));
+        }
+        self.finished = true;
+        match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(self.fail(&error))),
+        }
+    }
+
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
+        if let Some(reset) = self.failed {
+            return Poll::Ready(reset);
+        }
+        let watch = self
+            .error_watch
+            .get_or_insert_with(|| Box::pin(socket_error(Arc::clone(&self.stream))));
+        let reset = ready!(watch.as_mut().poll(cx));
+        self.failed = Some(reset);
+        self.error_watch = None;
+        Poll::Ready(reset)
+    }
+
+    fn reset(&mut self) {
+        self.abort();
+        self.finished = true;
+        self.failed.get_or_insert(Reset::Local);
+    }
+}
+
+impl Drop for TcpLeg {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.abort();
+        }
+    }
+}
+
+impl fmt::Debug for TcpLeg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpLeg")
+            .field("stream", &self.stream)
+            .field("finished", &self.finished)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Resolves when the socket has an error: RST from the other side, or a failed keepalive.
+async fn socket_error(stream: Arc<TcpStream>) -> Reset {
+    loop {
+        let outcome = stream.ready(Interest::ERROR).await;
+        match outcome.map(|_ready| stream.take_error()) {
+            Ok(Ok(None)) => {
+                // Readiness without an error: clear it and wait for the next change.
+                let clear = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
+                let _cleared = stream.try_io(Interest::ERROR, clear);
+            }
+            Ok(Ok(Some(error)) | Err(error)) | Err(error) => return Reset::Tcp(error.kind()),
+        }
+    }
+}
