@@ -1,6 +1,6 @@
 //! Pods: a namespace with an address, an identity and a place.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::Space;
 
@@ -173,6 +173,6 @@ impl Pod {
     fn pick(&self, wanted: fn(&IpAddr) -> bool, port: u16) -> SocketAddr {
         let ip = self.ips.iter().copied().find(wanted);
         // Every pod has both; an unspecified address would fail at once and visibly.
-        SocketAddr::new(ip.unwrap_or(IpAddr::from([0, 0, 0, 0])), port)
+        SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port)
     }
 }

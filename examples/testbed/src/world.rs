@@ -1,12 +1,11 @@
 //! A world: the switch, the control plane, nodes with their proxies, pods.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -166,7 +165,7 @@ pub struct World {
     pods: Vec<Pod>,
     proxy_env: Vec<(String, String)>,
     manifests: Manifests,
-    enrolled: Mutex<BTreeMap<String, bool>>,
+    outposts: AtomicU8,
     launcher: Launcher,
     fabric: Fabric,
     // Runs the agents' ends; must outlive them.
@@ -221,7 +220,7 @@ impl World {
             pods,
             proxy_env: plan.proxy_env.clone(),
             manifests,
-            enrolled: Mutex::default(),
+            outposts: AtomicU8::new(0),
             launcher,
             fabric,
             runtime,
@@ -374,6 +373,16 @@ impl World {
         }
     }
 
+    /// Returns what the control plane has printed since it started first.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no log.
+    pub fn control_plane_log(&self) -> Result<String, WorldError> {
+        std::fs::read_to_string(self.dir().join("control-plane.log"))
+            .step("read the control plane's log")
+    }
+
     /// Returns where the control plane listens.
     pub fn control_plane_addr(&self) -> SocketAddr {
         let [v4, _v6] = Fabric::gateways();
@@ -412,18 +421,31 @@ impl World {
     /// Fails when the process cannot be made.
     pub fn start_proxy(&self, node: &Node) -> Result<Arc<Proxy>, WorldError> {
         let spec = self.proxy_spec(node, &format!("ztunnel-{}", node.name()));
-        let proxy = Arc::new(self.launch(node, &spec)?);
+        let proxy = Arc::new(self.launch(node.space(), &spec)?);
         drop(node.replace_proxy(Some(Arc::clone(&proxy))));
         Ok(proxy)
     }
 
-    /// Starts one more proxy on a node, beside the node's own.
+    /// Makes one more namespace at the switch, for a proxy beside a node's own.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there are a hundred already.
+    pub fn outpost(&self, name: &str) -> Result<Space, WorldError> {
+        let member = self.outposts.fetch_add(1, Ordering::Relaxed);
+        let member = 100_u8
+            .checked_add(member)
+            .ok_or_else(|| WorldError::new("find an address for an outpost"))?;
+        self.fabric.plug(name, &addresses(0, member))
+    }
+
+    /// Starts a proxy in any namespace.
     ///
     /// # Errors
     ///
     /// Fails when the process cannot be made.
-    pub fn launch(&self, node: &Node, spec: &ProxySpec) -> Result<Proxy, WorldError> {
-        spec.start(&self.launcher, node.space(), self.dir())
+    pub fn launch(&self, space: &Space, spec: &ProxySpec) -> Result<Proxy, WorldError> {
+        spec.start(&self.launcher, space, self.dir())
     }
 
     /// Takes a running pod into the mesh: hands it to the node's proxy, then captures its traffic,
@@ -457,8 +479,17 @@ impl World {
             let text = manifests::pod(pod.spec(), pod.ips(), enrolled);
             self.manifests.put(&file_of(pod), &text)?;
         }
-        lock(&self.enrolled).insert(pod.name().to_owned(), enrolled);
         Ok(())
+    }
+
+    /// Shows the control plane a pod in the mesh with other labels, or its own again.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the manifest cannot be written.
+    pub fn relabel(&self, pod: &Pod, spec: &PodSpec) -> Result<(), WorldError> {
+        let text = manifests::pod(spec, pod.ips(), true);
+        self.manifests.put(&file_of(pod), &text)
     }
 
     /// Returns the name of a pod's file of manifests.

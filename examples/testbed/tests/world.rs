@@ -8,7 +8,7 @@ use std::{
 };
 
 use meshwright_testbed::{
-    PodSpec, World, WorldError,
+    PodSpec, Step, World, WorldError,
     apps::{Behaviour, End, pattern},
     cases,
     client::{self, Reach},
@@ -75,9 +75,9 @@ fn late_app_gets_and_gives_every_byte(world: &World) -> Result<(), WorldError> {
     let (a, b) = (world.pod("a")?, world.pod("b")?);
     let app = world.app(b, 8083, Behaviour::Late)?;
     let stream = a.space().connect(b.at(8083), SOON)?;
-    pattern::write(&stream, BYTES).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(pattern::read(&stream).unwrap(), BYTES);
+    pattern::write(&stream, BYTES).step("send")?;
+    stream.shutdown(Shutdown::Write).step("finish")?;
+    assert_eq!(pattern::read(&stream).step("receive")?, BYTES);
     let end = world.until("the end of a connection", || app.ends().pop())?;
     assert_eq!((end.end, end.bytes), (End::Fin, BYTES));
     Ok(())
@@ -88,11 +88,11 @@ fn reset_of_an_app_is_seen_as_a_reset(world: &World) -> Result<(), WorldError> {
     let _app = world.app(b, 8084, Behaviour::Reset)?;
     let mut stream = a.space().connect(b.at(8084), SOON)?;
     let mut answer = [0; 7];
-    stream.write_all(b"one").unwrap();
-    stream.read_exact(&mut answer).unwrap();
-    stream.write_all(b"two").unwrap();
-    let error = stream.read(&mut answer).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    stream.write_all(b"one").step("ask")?;
+    stream.read_exact(&mut answer).step("hear")?;
+    stream.write_all(b"two").step("ask again")?;
+    let outcome = stream.read(&mut answer).map_err(|error| error.kind());
+    assert_eq!(outcome, Err(std::io::ErrorKind::ConnectionReset));
     Ok(())
 }
 
@@ -100,7 +100,7 @@ fn reset_of_a_client_is_recorded_as_a_reset(world: &World) -> Result<(), WorldEr
     let (a, b) = (world.pod("a")?, world.pod("b")?);
     let app = world.app(b, 8085, Behaviour::Record)?;
     let mut stream = a.space().connect(b.at(8085), SOON)?;
-    stream.read_exact(&mut [0]).unwrap();
+    stream.read_exact(&mut [0]).step("hear")?;
     client::reset(stream)?;
     let end = world.until("the end of a connection", || app.ends().pop())?;
     assert_eq!(end.end, End::Reset);
@@ -110,7 +110,7 @@ fn reset_of_a_client_is_recorded_as_a_reset(world: &World) -> Result<(), WorldEr
 fn stand_in_leads_to_its_backend(world: &World) -> Result<(), WorldError> {
     let (a, b) = (world.pod("a")?, world.pod("b")?);
     let _app = world.app(b, 8086, Behaviour::Echo)?;
-    let vip = "10.96.9.9:80".parse().unwrap();
+    let vip = "10.96.9.9:80".parse().step("read an address")?;
     world.stand_in(vip, &[b.at(8086)])?;
     let reach = client::echo(a.space(), vip, "hello", SOON);
     assert_eq!(reach, Reach::Answered("hello".into()));
