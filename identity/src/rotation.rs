@@ -1,117 +1,33 @@
-//! Rotation of many identities from one issuer.
-#![allow(clippy::todo, unused_variables, reason = "signatures first")]
+//! Certificates of many identities, kept fresh from one issuer.
+//!
+//! A [`Rotator`] owns one task; [`Identities`] asks it. What to ask the issuer for, when, and how
+//! many at once is decided by a pure state machine (`schedule.rs`); the task around it only makes
+//! the requests, checks the answers and tells who waits.
+//!
+//! | situation | what happens |
+//! | --- | --- |
+//! | first use | the caller waits, at most 10 s; callers of one identity share one request |
+//! | rotation | at 40–60 % of the validity that was left, drawn anew each time; [`Member`](crate::Member)s follow by themselves |
+//! | issuer fails | the last good certificate is used until it expires; attempts with growing, jittered rests |
+//! | no certificate | callers get the last error at once; their asking keeps the rests below 8 s |
+//! | issuer is back | the first success brings everybody back within two seconds |
+//! | wall clock jumps | validity is computed anew, at the latest after 30 s |
+//!
+//! At most 8 requests are under way; connections that wait go before announced workloads, those
+//! before rotations.
 
+mod config;
+mod events;
+mod identities;
+mod inbox;
 mod issuer;
+mod rotator;
+mod schedule;
+mod unavailable;
 
-use std::sync::Arc;
-
-use crate::{
-    Fault, SpiffeId,
-    svid::Svid,
-    tls::{Member, TlsEngine},
-};
-
+pub use config::RotatorConfig;
+pub use events::{Events, IssueFailed, SvidIssued};
+pub use identities::{Identities, IdentityState, IdentityStatus};
 pub use issuer::{IssueError, IssueErrorKind, Issuer};
-
-/// Settings of a [`Rotator`].
-#[derive(Clone, Debug)]
-pub struct RotatorConfig {}
-
-impl RotatorConfig {
-    /// Defaults over this engine.
-    pub fn new(engine: TlsEngine) -> Self {
-        todo!()
-    }
-}
-
-/// What a rotator reports.
-pub trait Events: Send + Sync + 'static {}
-
-impl Events for () {}
-
-/// Keeps the certificates of many identities fresh. Dropping it ends the work.
-#[derive(Debug)]
-pub struct Rotator {}
-
-impl Rotator {
-    /// Starts the task on the current runtime.
-    pub fn start<I: Issuer>(issuer: I, config: RotatorConfig, events: Arc<dyn Events>) -> Self {
-        todo!()
-    }
-    /// A handle for asking.
-    pub fn identities(&self) -> Identities {
-        todo!()
-    }
-}
-
-/// Asks a [`Rotator`] for credentials. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Identities {}
-
-impl Identities {
-    /// Returns live credentials of `id`, waiting at most 10 s for the first certificate.
-    ///
-    /// # Errors
-    ///
-    /// Returns why there are none.
-    pub async fn get(&self, id: &SpiffeId) -> Result<Member, Unavailable> {
-        todo!()
-    }
-    /// Asks for a certificate ahead of need.
-    ///
-    /// # Errors
-    ///
-    /// Returns why the wish was not taken.
-    pub fn prefetch(&self, id: &SpiffeId) -> Result<(), Unavailable> {
-        todo!()
-    }
-    /// Stops keeping `id` fresh and drops its credentials.
-    pub fn forget(&self, id: &SpiffeId) {
-        todo!()
-    }
-    /// Every identity with its state, ordered by identity.
-    pub fn statuses(&self) -> Vec<IdentityStatus> {
-        todo!()
-    }
-}
-
-/// No usable credentials.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-#[error("no certificate for {id}")]
-pub struct Unavailable {
-    id: SpiffeId,
-}
-
-impl Unavailable {
-    /// Whether asking again can help.
-    pub fn is_safe_to_retry(&self) -> bool {
-        todo!()
-    }
-    /// Who has to act.
-    pub fn fault(&self) -> Fault {
-        todo!()
-    }
-}
-
-/// One identity and its state.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct IdentityStatus {
-    /// Whose.
-    pub id: SpiffeId,
-    /// The state.
-    pub state: IdentityState,
-}
-
-/// State of one identity.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum IdentityState {
-    /// There is a usable certificate.
-    Available(Arc<Svid>),
-    /// The first certificate is being fetched.
-    Initializing,
-    /// There is none; the text says why.
-    Unavailable(Arc<str>),
-}
+pub use rotator::Rotator;
+pub use unavailable::Unavailable;

@@ -23,3 +23,6 @@ pub use engine::default_provider;
 pub use engine::{TlsEngine, UnsuitableProvider};
 pub use member::{Member, UnusableSvid};
 pub use refused::PeerRefused;
+
+#[cfg(all(test, feature = "issuer-self-signed"))]
+mod tests;

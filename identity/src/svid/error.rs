@@ -113,7 +113,10 @@ impl From<webpki::Error> for InvalidSvid {
         match error {
             webpki::Error::CertExpired { .. } => Self::Expired,
             webpki::Error::CertNotValidYet { .. } => Self::NotYetValid,
-            webpki::Error::UnknownIssuer => Self::UnknownIssuer,
+            // A root with the right name and another key signed something else.
+            webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
+                Self::UnknownIssuer
+            }
             source => Self::Chain { source },
         }
     }

@@ -93,6 +93,15 @@ impl Member {
         Ok(())
     }
 
+    /// Takes over the credentials of another member of the same identity.
+    #[cfg(feature = "rotation")]
+    pub(crate) fn adopt(&self, other: &Self) {
+        if self.id() == other.id() {
+            let current = other.inner.credentials.current.load_full();
+            self.inner.credentials.current.store(current);
+        }
+    }
+
     /// Whose credentials these are.
     #[must_use]
     pub fn id(&self) -> &SpiffeId {

@@ -1,0 +1,411 @@
+//! What members do among themselves.
+
+use super::*;
+use rustls::NamedGroup::{X25519, X25519MLKEM768, secp256r1};
+
+#[test]
+fn two_members_learn_each_others_identity() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let (web, db) = (world.member(WEB), world.member(DB));
+    let outcome = run(web.client_config(&accept(DB)), &db.server_config());
+    outcome.succeeded();
+    assert_eq!(outcome.received, 6);
+    let client = PeerSvid::of_connection(&outcome.server).unwrap();
+    let server = PeerSvid::of_connection(&outcome.client).unwrap();
+    assert_eq!((&client.id, &server.id), (web.id(), db.id()));
+    assert_eq!(client.not_after, web.svid().not_after());
+    assert_eq!(&*client.serial, web.svid().serial());
+}
+
+#[test]
+fn connection_uses_the_hybrid_group_and_aes_256() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let web = world.member(WEB);
+    let outcome = run(web.client_config(&accept(WEB)), &web.server_config());
+    outcome.succeeded();
+    let group = outcome.client.negotiated_key_exchange_group().unwrap();
+    assert_eq!(group.name(), X25519MLKEM768);
+    let suite = outcome.client.negotiated_cipher_suite().unwrap();
+    assert_eq!(suite.suite(), rustls::CipherSuite::TLS13_AES_256_GCM_SHA384);
+    assert_eq!(
+        outcome.client.protocol_version(),
+        Some(rustls::ProtocolVersion::TLSv1_3)
+    );
+    let groups: Vec<_> = world
+        .engine
+        .provider()
+        .kx_groups
+        .iter()
+        .map(|g| g.name())
+        .collect();
+    assert_eq!(groups, [X25519MLKEM768, X25519, secp256r1]);
+}
+
+/// RFC 8446 §4.4.2: the refusal happens within the handshake, so the caller's first bytes stay.
+#[test]
+fn unexpected_server_is_refused_before_a_byte_is_sent() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let (web, db) = (world.member(WEB), world.member(DB));
+    let outcome = run(web.client_config(&accept(WEB)), &db.server_config());
+    let refused = outcome.client_refusal();
+    assert!(
+        matches!(&refused, PeerRefused::NotAccepted { peer } if peer == db.id()),
+        "{refused:?}"
+    );
+    assert_eq!(
+        outcome.received, 0,
+        "payload reached a peer that was refused"
+    );
+    assert!(matches!(
+        outcome.server_error,
+        Some(rustls::Error::AlertReceived(_))
+    ));
+}
+
+#[test]
+fn empty_set_accepts_nobody() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let web = world.member(WEB);
+    let outcome = run(
+        web.client_config(&AcceptedPeers::new([])),
+        &web.server_config(),
+    );
+    assert!(matches!(
+        outcome.client_refusal(),
+        PeerRefused::NotAccepted { .. }
+    ));
+}
+
+#[test]
+fn accepted_set_ignores_order_and_repetition() {
+    let _trace = meshwright_testkit::trace();
+    let one = AcceptedPeers::new([id(WEB), id(DB), id(WEB)]);
+    let other = AcceptedPeers::new([id(DB), id(WEB)]);
+    assert_eq!(one, other);
+    assert_eq!(one.len(), 2);
+    assert!(one.contains(&id(DB)) && !one.contains(&id("spiffe://cluster.local/ns/shop/sa/x")));
+}
+
+#[test]
+fn rotation_reaches_configurations_handed_out_before() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let (web, db) = (world.member(WEB), world.member(DB));
+    let (client, server) = (web.client_config(&accept(DB)), db.server_config());
+    let before = run(Arc::clone(&client), &server);
+    let fresh = world.ca.issue(&id(DB), HOUR).unwrap();
+    let serial = fresh.serial().to_owned();
+    db.replace(fresh).unwrap();
+    let after = run(client, &server);
+    after.succeeded();
+    assert!(
+        Arc::ptr_eq(&server, &db.server_config()),
+        "one configuration for life"
+    );
+    assert_eq!(
+        &*PeerSvid::of_connection(&after.client).unwrap().serial,
+        serial
+    );
+    assert_ne!(
+        &*PeerSvid::of_connection(&before.client).unwrap().serial,
+        serial
+    );
+}
+
+#[test]
+fn member_does_not_become_somebody_else() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let web = world.member(WEB);
+    let serial = web.svid().serial().to_owned();
+    let error = web
+        .replace(world.ca.issue(&id(DB), HOUR).unwrap())
+        .unwrap_err();
+    assert!(matches!(
+        &error,
+        UnusableSvid::Invalid {
+            source: InvalidSvid::OtherIdentity { .. }
+        }
+    ));
+    meshwright_testkit::assert_chain_says_each_thing_once(&error);
+    assert_eq!(web.svid().serial(), serial, "the old certificate stays");
+}
+
+#[test]
+fn peers_of_another_root_are_refused_both_ways() {
+    let _trace = meshwright_testkit::trace();
+    let (ours, theirs) = (World::new(), World::new());
+    let (web, db) = (ours.member(WEB), theirs.member(DB));
+    let outcome = run(web.client_config(&accept(DB)), &db.server_config());
+    assert!(matches!(
+        outcome.client_refusal(),
+        PeerRefused::Certificate {
+            source: InvalidSvid::UnknownIssuer
+        }
+    ));
+    let alert = rustls::Error::AlertReceived(AlertDescription::UnknownCA);
+    assert_eq!(outcome.server_error, Some(alert));
+    let outcome = ours.dial_with(&ours.leaf(WEB), &db);
+    assert!(matches!(outcome.rule(), InvalidSvid::UnknownIssuer));
+}
+
+#[test]
+fn root_of_one_trust_domain_cannot_vouch_for_another() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let web = world.member(WEB);
+    let outcome = world.dial_with(&world.leaf("spiffe://other.example/ns/a/sa/b"), &web);
+    assert!(matches!(
+        outcome.rule(),
+        InvalidSvid::UnknownTrustDomain { .. }
+    ));
+    let svid = world.ca.issue(&id(WEB), HOUR).unwrap();
+    let other = TrustDomain::parse("other.example").unwrap();
+    let bundles = TrustBundles::from_der(other, vec![world.root.clone()]).unwrap();
+    web.replace(svid.with_bundles(bundles)).unwrap();
+    let outcome = world.dial_with(&world.leaf("spiffe://other.example/ns/a/sa/b"), &web);
+    outcome.succeeded();
+    let outcome = world.dial_with(&world.leaf(WEB), &web);
+    assert!(
+        matches!(outcome.rule(), InvalidSvid::UnknownIssuer),
+        "a foreign root vouched for us"
+    );
+}
+
+#[test]
+fn roots_can_be_shared_with_an_alias_of_the_trust_domain() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let domain = TrustDomain::parse("cluster.local").unwrap();
+    let old = TrustDomain::parse("old.local").unwrap();
+    let mut bundles = TrustBundles::from_der(domain.clone(), vec![world.root.clone()]).unwrap();
+    assert!(bundles.share(&old, domain.clone()).is_err());
+    bundles.share(&domain, old).unwrap();
+    assert_eq!(
+        bundles.roots_of(&id("spiffe://old.local/ns/a/sa/b")).len(),
+        1
+    );
+}
+
+/// A client that kept a session must not come back without a full handshake.
+#[test]
+fn no_session_is_ever_resumed() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let web = world.member(WEB);
+    let key = KeyPair::generate().unwrap();
+    let leaf = world
+        .leaf(DB)
+        .signed_by(&key, &world.issuer)
+        .unwrap()
+        .der()
+        .clone();
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let mut client = careless_client()
+        .with_client_auth_cert(vec![leaf], der)
+        .unwrap();
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    client.enable_early_data = true;
+    let client = Arc::new(client);
+    for _ in 0..3 {
+        let outcome = run(Arc::clone(&client), &web.server_config());
+        outcome.succeeded();
+        assert_eq!(
+            outcome.client.handshake_kind(),
+            Some(rustls::HandshakeKind::Full)
+        );
+        assert_eq!(outcome.client.tls13_tickets_received(), 0);
+        assert!(!outcome.client.is_early_data_accepted());
+    }
+    assert_eq!(web.server_config().max_early_data_size, 0);
+}
+
+#[test]
+fn client_hello_names_no_server_and_offers_no_resumption() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let config = world.member(WEB).client_config(&accept(DB));
+    assert!(!config.enable_sni && !config.enable_early_data && !config.enable_secret_extraction);
+    let name = ServerName::try_from("db.shop.svc").unwrap();
+    let mut client = ClientConnection::new(config, name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    assert!(
+        !hello.windows(7).any(|part| part == b"db.shop"),
+        "a name went over the wire"
+    );
+}
+
+#[test]
+fn http_2_must_be_agreed_on() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let web = world.member(WEB);
+    let with = |protocols: Vec<Vec<u8>>| {
+        let mut config = (*web.client_config(&accept(WEB))).clone();
+        config.alpn_protocols = protocols;
+        run(Arc::new(config), &web.server_config())
+    };
+    let other = with(vec![b"http/1.1".to_vec()]);
+    assert_eq!(
+        other.server_error,
+        Some(rustls::Error::NoApplicationProtocol)
+    );
+    assert!(
+        with(vec![]).server_error.is_some(),
+        "a client without ALPN got through"
+    );
+    assert!(
+        with(vec![b"http/1.1".to_vec(), b"h2".to_vec()])
+            .server_error
+            .is_none()
+    );
+
+    let mut plain = (*web.server_config()).clone();
+    plain.alpn_protocols.clear();
+    let outcome = run(web.client_config(&accept(WEB)), &Arc::new(plain));
+    assert_eq!(
+        PeerSvid::of_connection(&outcome.client),
+        Err(NoPeer::Protocol)
+    );
+}
+
+#[test]
+fn unfinished_handshake_has_no_peer() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let web = world.member(WEB);
+    let server = ServerConnection::new(web.server_config()).unwrap();
+    assert_eq!(PeerSvid::of_connection(&server), Err(NoPeer::Unverified));
+}
+
+#[test]
+fn expired_member_neither_dials_nor_accepts() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let web = world.member(WEB);
+    world.clock.set(START + 3600);
+    run(web.client_config(&accept(WEB)), &web.server_config()).succeeded();
+    assert!(!web.is_expired());
+    world.clock.set(START + 3601);
+    assert!(web.is_expired());
+    let outcome = run(web.client_config(&accept(WEB)), &web.server_config());
+    assert!(outcome.client_error.is_some() && outcome.server_error.is_some());
+    let mut other = world.member(DB);
+    let outcome = run(web.client_config(&accept(DB)), &other.server_config());
+    assert!(
+        outcome.server_error.is_some(),
+        "an expired client was let in"
+    );
+    other = world.member(DB);
+    let outcome = run(other.client_config(&accept(WEB)), &web.server_config());
+    assert!(outcome.client_error.is_some(), "an expired server was used");
+}
+
+#[test]
+fn key_must_be_that_of_the_certificate() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let svid = world.ca.issue(&id(WEB), HOUR).unwrap();
+    let other = KeyPair::generate().unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(other.serialize_der()));
+    let chain = svid.chain().to_vec();
+    let odd = Svid::from_der(&id(WEB), chain, Zeroizing::new(key), svid.bundles().clone());
+    let error = Member::new(odd.unwrap(), &world.engine).unwrap_err();
+    assert!(matches!(
+        error,
+        UnusableSvid::Invalid {
+            source: InvalidSvid::KeyMismatch
+        }
+    ));
+}
+
+#[test]
+fn debug_output_and_errors_show_no_key() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let svid = world.ca.issue(&id(WEB), HOUR).unwrap();
+    let text = format!(
+        "{svid:?} {:?}",
+        Member::new(world.ca.issue(&id(WEB), HOUR).unwrap(), &world.engine)
+    );
+    assert!(text.contains(WEB) && text.len() < 400, "{text}");
+}
+
+#[test]
+fn pem_round_trip_gives_the_same_svid() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let key = KeyPair::generate().unwrap();
+    let mut csr = CertificateParams::default();
+    csr.distinguished_name = DistinguishedName::new();
+    let csr = csr.serialize_request(&key).unwrap().pem().unwrap();
+    let chain = world.ca.sign_csr(&csr, &id(WEB), HOUR).unwrap();
+    let read = |leaf: &str, key: &str, roots: &str| {
+        Svid::from_pem(&id(WEB), leaf.as_bytes(), key.as_bytes(), roots.as_bytes())
+    };
+    let pem = key.serialize_pem();
+    let svid = read(&chain[0], &pem, &chain[1]).unwrap();
+    let summary = CertificateSummary::of(&svid.chain()[0]).unwrap();
+    assert_eq!(summary.pem, chain[0]);
+    assert_eq!(summary.serial, svid.serial());
+    assert_eq!(
+        (summary.not_before, summary.not_after),
+        (svid.not_before(), svid.not_after())
+    );
+    assert_eq!(
+        svid.not_after(),
+        SystemTime::UNIX_EPOCH + Duration::from_secs(START + 3600)
+    );
+    let member = Member::new(svid, &world.engine).unwrap();
+    run(member.client_config(&accept(WEB)), &member.server_config()).succeeded();
+
+    // Comments, CRLF and a missing final newline are fine; other blocks are not.
+    let odd = format!(
+        "# a comment\r\n{}",
+        chain[0].replace('\n', "\r\n").trim_end()
+    );
+    assert!(read(&odd, &pem, &chain[1]).is_ok());
+    assert!(matches!(
+        read(&format!("{}{pem}", chain[0]), &pem, &chain[1]),
+        Err(InvalidSvid::Pem)
+    ));
+    assert!(matches!(
+        read(&chain[0], &format!("{pem}{pem}"), &chain[1]),
+        Err(InvalidSvid::Key)
+    ));
+    assert!(matches!(
+        read(&chain[0], &chain[0], &chain[1]),
+        Err(InvalidSvid::Key)
+    ));
+    assert!(matches!(read("", &pem, &chain[1]), Err(InvalidSvid::Empty)));
+    assert!(matches!(read(&chain[0], &pem, ""), Err(InvalidSvid::Empty)));
+    assert!(matches!(
+        read(&chain[0], &pem, &chain[0]),
+        Err(InvalidSvid::NotAuthority)
+    ));
+    let unknown = format!(
+        "{}-----BEGIN WHATEVER-----\nAAAA\n-----END WHATEVER-----\n",
+        chain[0]
+    );
+    assert!(matches!(
+        read(&unknown, &pem, &chain[1]),
+        Err(InvalidSvid::Pem)
+    ));
+    let huge = "x".repeat(2 << 20);
+    assert!(matches!(
+        read(&huge, &pem, &chain[1]),
+        Err(InvalidSvid::TooLarge { .. })
+    ));
+    let db = Svid::from_pem(
+        &id(DB),
+        chain[0].as_bytes(),
+        pem.as_bytes(),
+        chain[1].as_bytes(),
+    );
+    assert!(matches!(db, Err(InvalidSvid::OtherIdentity { .. })));
+}
