@@ -8,7 +8,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     let mut cause = error.source();
     while let Some(link) = cause {
         // Writing to a string cannot fail.
-        let _ = write!(text, ": {link}");
+        write!(text, ": {link}").ok();
         cause = link.source();
     }
     text

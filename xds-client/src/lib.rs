@@ -4,6 +4,7 @@
 mod chain;
 #[cfg(feature = "tonic")]
 pub mod client;
+pub mod delta;
 pub mod handler;
 pub mod proto;
 pub mod route;

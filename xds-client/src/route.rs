@@ -37,9 +37,9 @@ pub use error::NoRoute;
 pub use inbound::{InboundTarget, inbound};
 pub use outbound::outbound;
 
-use crate::workload::{Service, Workload};
 #[cfg(doc)]
 use crate::workload::Snapshot;
+use crate::workload::{Service, Workload};
 
 /// The port on which members of the mesh accept tunnels.
 pub const HBONE_PORT: u16 = 15008;

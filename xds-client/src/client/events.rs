@@ -1,6 +1,8 @@
 //! What a client tells about itself.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, time::Duration};
+
+use crate::handler::Rejected;
 
 /// Receives what happens in a client; every method does nothing by default.
 ///
@@ -95,7 +97,7 @@ pub struct ResourcesRejected<'a> {
     /// The type of the resources.
     pub type_url: &'a str,
     /// Names and reasons.
-    pub rejected: &'a [crate::handler::Rejected],
+    pub rejected: &'a [Rejected],
 }
 
 /// See [`Events::unknown_type`].
@@ -105,6 +107,3 @@ pub struct UnknownType<'a> {
     /// The type, cut to a bounded length.
     pub type_url: &'a str,
 }
-
-#[allow(dead_code, reason = "used by the worker")]
-pub(crate) type SharedEvents = Arc<dyn Events>;

@@ -57,14 +57,10 @@ impl Node {
         &self.id
     }
 
-    #[allow(dead_code, reason = "used by the worker")]
-    pub(crate) fn to_message(&self) -> discovery::Node {
-        let fields = self.metadata.iter();
+    pub(super) fn into_message(self) -> discovery::Node {
         discovery::Node {
-            id: self.id.clone(),
-            metadata: Some(Struct {
-                fields: fields.map(|(k, v)| (k.clone(), v.to_message())).collect(),
-            }),
+            id: self.id,
+            metadata: Some(structure(self.metadata)),
             ..discovery::Node::default()
         }
     }
@@ -89,23 +85,25 @@ pub enum NodeValue {
 }
 
 impl NodeValue {
-    fn to_message(&self) -> Value {
+    fn into_message(self) -> Value {
         let kind = match self {
-            Self::Bool(value) => Kind::BoolValue(*value),
+            Self::Bool(value) => Kind::BoolValue(value),
             Self::List(values) => Kind::ListValue(ListValue {
-                values: values.iter().map(Self::to_message).collect(),
+                values: values.into_iter().map(Self::into_message).collect(),
             }),
-            Self::Map(fields) => Kind::StructValue(Struct {
-                fields: fields
-                    .iter()
-                    .map(|(k, v)| (k.clone(), v.to_message()))
-                    .collect(),
-            }),
+            Self::Map(fields) => Kind::StructValue(structure(fields)),
             Self::Null => Kind::NullValue(0),
-            Self::Number(value) => Kind::NumberValue(*value),
-            Self::Text(value) => Kind::StringValue(value.clone()),
+            Self::Number(value) => Kind::NumberValue(value),
+            Self::Text(value) => Kind::StringValue(value),
         };
         Value { kind: Some(kind) }
+    }
+}
+
+fn structure(fields: BTreeMap<String, NodeValue>) -> Struct {
+    let fields = fields.into_iter();
+    Struct {
+        fields: fields.map(|(k, v)| (k, v.into_message())).collect(),
     }
 }
 

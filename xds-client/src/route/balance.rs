@@ -115,7 +115,8 @@ impl<'a> Balance<'a> {
     fn is_reachable(&self, workload: &Workload) -> bool {
         !workload.addresses().is_empty()
             || !workload.hostname().is_empty()
-            || (workload.network_gateway().is_some() && **workload.network() != *self.source.network)
+            || (workload.network_gateway().is_some()
+                && **workload.network() != *self.source.network)
     }
 
     /// How well the endpoint matches the preferences; none if it must not be used.

@@ -57,9 +57,8 @@ pub(super) fn resolve<'a>(
     rng: &mut impl Rng,
 ) -> Result<Waypoint<'a>, NoRoute> {
     let name = || waypoint.destination.to_string();
-    let referent = referent(snapshot, waypoint).ok_or_else(|| NoRoute::UnknownWaypoint {
-        waypoint: name(),
-    })?;
+    let referent = referent(snapshot, waypoint)
+        .ok_or_else(|| NoRoute::UnknownWaypoint { waypoint: name() })?;
     // A host name serves both families; an address was chosen by whoever wrote it down.
     let called = match &waypoint.destination {
         GatewayDestination::Address(address) => address.ip,

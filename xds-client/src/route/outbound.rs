@@ -64,11 +64,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn to_service(
-        &self,
-        service: &Arc<Service>,
-        rng: &mut impl Rng,
-    ) -> Result<Route, NoRoute> {
+    fn to_service(&self, service: &Arc<Service>, rng: &mut impl Rng) -> Result<Route, NoRoute> {
         let balance = Balance {
             snapshot: self.snapshot,
             source: self.source,
@@ -83,11 +79,7 @@ impl Call<'_> {
         self.direct(pick, Some(service))
     }
 
-    fn to_workload(
-        &self,
-        workload: &Arc<Workload>,
-        rng: &mut impl Rng,
-    ) -> Result<Route, NoRoute> {
+    fn to_workload(&self, workload: &Arc<Workload>, rng: &mut impl Rng) -> Result<Route, NoRoute> {
         let Source {
             workload: who,
             address,

@@ -171,6 +171,7 @@ impl<'a> EvenEndpoints<'a> {
     }
 
     pub(crate) fn get(self, at: usize) -> Option<Endpoint<'a>> {
-        self.snapshot.endpoint(self.slot, self.slot.members.get(at)?)
+        self.snapshot
+            .endpoint(self.slot, self.slot.members.get(at)?)
     }
 }
