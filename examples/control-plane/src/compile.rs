@@ -26,7 +26,7 @@ use std::sync::Arc;
 use meshwright_identity::TrustDomain;
 use meshwright_xds_client::proto::workload::{Address, address};
 
-use crate::manifest::{Manifests, Objects, Place};
+use crate::manifest::{InvalidManifests, Manifests, Objects, Place};
 use policies::Policies;
 use services::Services;
 use waypoints::Waypoints;
@@ -96,14 +96,18 @@ impl Note {
 
 /// Compiles a set of manifests. Linear in their number but for selectors, which are compared with
 /// every workload of their namespace.
-#[must_use]
-pub fn compile(manifests: &Manifests, mesh: &Mesh) -> Compiled {
+///
+/// # Errors
+///
+/// Returns faults of policies that depend on the mesh's root namespace; all others are found when
+/// manifests are read.
+pub fn compile(manifests: &Manifests, mesh: &Mesh) -> Result<Compiled, InvalidManifests> {
     let objects = &manifests.objects;
     let mesh = &with_network(mesh, objects);
     let mut notes = Vec::new();
     let waypoints = Waypoints::new(objects, mesh, &mut notes);
     let services = Services::new(objects, mesh, &waypoints, &mut notes);
-    let policies = Policies::new(objects, mesh, &mut notes);
+    let policies = Policies::new(objects, mesh, &mut notes)?;
     let world = World {
         objects,
         mesh,
@@ -117,12 +121,12 @@ pub fn compile(manifests: &Manifests, mesh: &Mesh) -> Compiled {
         .chain(services.messages().map(address::Type::Service))
         .map(|kind| Address { r#type: Some(kind) })
         .collect();
-    Compiled {
+    Ok(Compiled {
         addresses,
-        authorizations: policies.into_messages(),
+        authorizations: policies.messages(),
         accounts: Accounts::new(objects),
         notes,
-    }
+    })
 }
 
 /// Everything a workload's record is made from.
@@ -131,7 +135,7 @@ struct World<'a> {
     mesh: &'a Mesh,
     waypoints: &'a Waypoints,
     services: &'a Services,
-    policies: &'a Policies,
+    policies: &'a Policies<'a>,
 }
 
 /// The label of the root namespace, as Istio's installer writes it, wins over the setting.

@@ -20,3 +20,5 @@ where
         Err(error) => error.exit(),
     }
 }
+mod ca_dir;
+mod callers;

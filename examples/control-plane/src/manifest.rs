@@ -129,7 +129,11 @@ impl Manifests {
         }
     }
 
-    fn finish(self, faults: Vec<Fault>) -> Result<Self, InvalidManifests> {
+    fn finish(self, mut faults: Vec<Fault>) -> Result<Self, InvalidManifests> {
+        // Only for its faults: the compiler translates again, for the mesh's root namespace.
+        if let Err(found) = self.objects.translate("istio-system") {
+            faults.extend(found);
+        }
         if faults.is_empty() {
             Ok(self)
         } else {
@@ -149,9 +153,11 @@ pub struct InvalidManifests {
 
 impl InvalidManifests {
     pub(crate) fn one(fault: Fault) -> Self {
-        Self {
-            faults: vec![fault],
-        }
+        Self::new(vec![fault])
+    }
+
+    pub(crate) const fn new(faults: Vec<Fault>) -> Self {
+        Self { faults }
     }
 
     /// Every fault, in the order of files and lines.

@@ -66,7 +66,7 @@ fn state<M: Message + Default>(responses: &[DeltaDiscoveryResponse]) -> BTreeMap
 
 fn compiled(texts: &[(&str, &str)]) -> Compiled {
     let manifests = Manifests::parse_all(texts).unwrap_or_else(|error| panic!("{error}"));
-    compile(&manifests, &Mesh::new("cluster.local".parse().unwrap()))
+    compile(&manifests, &Mesh::new("cluster.local".parse().unwrap())).unwrap()
 }
 
 fn name(address: &Address) -> String {

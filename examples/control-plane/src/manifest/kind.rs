@@ -1,5 +1,6 @@
 //! Which kinds are read, and as what.
 
+use meshwright_policy::kubernetes::{AuthorizationPolicy, PeerAuthentication};
 use serde::{Deserialize, Deserializer, de::DeserializeSeed};
 
 use super::{
@@ -139,13 +140,13 @@ impl Kind {
 /// One object as read.
 #[derive(Debug)]
 pub(crate) enum Object {
+    AuthorizationPolicy(Box<AuthorizationPolicy>),
     Gateway(Gateway),
     GatewayClass(GatewayClass),
     Instance(Box<Instance>),
     Namespace(Named),
     Node(Named),
-    /// Read by the policy library; here it is a tree.
-    Policy(serde_json::Value),
+    PeerAuthentication(Box<PeerAuthentication>),
     Service(Box<Service>),
     ServiceAccount(Named),
     ServiceEntry(Box<ServiceEntry>),
@@ -157,9 +158,10 @@ impl<'de> DeserializeSeed<'de> for Kind {
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Object, D::Error> {
         Ok(match self {
-            Self::AuthorizationPolicy | Self::PeerAuthentication => {
-                Object::Policy(Deserialize::deserialize(from)?)
+            Self::AuthorizationPolicy => {
+                Object::AuthorizationPolicy(Deserialize::deserialize(from)?)
             }
+            Self::PeerAuthentication => Object::PeerAuthentication(Deserialize::deserialize(from)?),
             Self::Gateway => Object::Gateway(Deserialize::deserialize(from)?),
             Self::GatewayClass => Object::GatewayClass(Deserialize::deserialize(from)?),
             Self::Namespace => Object::Namespace(Deserialize::deserialize(from)?),

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 /// A position in a file. `Display` is `file:line:column`, which editors and terminals make a link.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub struct Place {
     /// Path of the file below the folder.
