@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 
-use super::super::{Body, ConfigDump, Handler, Readiness, Stats};
+use super::super::{Body, ConfigDump, Handler, Stats};
 use super::Admin;
 use crate::logging::{Filter, LogFormat, Logging};
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 
 struct Big;
 

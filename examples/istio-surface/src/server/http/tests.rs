@@ -4,8 +4,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::super::Readiness;
 use super::{HttpServer, ServerLimits, bind};
+use crate::readiness::Readiness;
 
 async fn server(limits: ServerLimits) -> HttpServer {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
