@@ -16,6 +16,9 @@ mod live;
 mod matching;
 mod policy;
 pub mod proto;
+#[cfg(feature = "_reference")]
+#[doc(hidden)]
+pub mod reference;
 mod set;
 mod store;
 mod values;
