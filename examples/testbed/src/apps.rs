@@ -61,6 +61,8 @@ pub enum Behaviour {
     Record,
     /// Reads one message, answers `partial` and resets the connection.
     Reset,
+    /// Reads whatever comes, unchecked, until the peer finishes.
+    Sink,
     /// Tells the peer's address and finishes.
     Who,
 }

@@ -73,7 +73,7 @@ fn start(role: &str, parent: &str, argv: Vec<OsString>) -> Result<ExitCode, Worl
     die_with(parent)?;
     match Program::from_argument(role) {
         Some(Program::App) => apps::main(&argv),
-        Some(Program::ControlPlane) => Ok(control_plane(argv)),
+        Some(Program::ControlPlane) => Ok(meshwright_control_plane::run(argv)),
         Some(Program::Ztunnel) => Ok(ztunnel(argv)),
         None => Err(WorldError::new(format!("start as `{role}`"))),
     }
@@ -95,10 +95,6 @@ fn die_with(parent: &str) -> Result<(), WorldError> {
 )]
 fn report(error: &WorldError) {
     eprintln!("error: {}", error.chain());
-}
-
-fn control_plane(_argv: Vec<OsString>) -> ExitCode {
-    ExitCode::FAILURE
 }
 
 fn ztunnel(_argv: Vec<OsString>) -> ExitCode {

@@ -70,6 +70,7 @@ fn converse(
             checked(stream, received)
         }
         Behaviour::Reset => reset(stream, received),
+        Behaviour::Sink => sink(stream, received),
         Behaviour::Who => {
             writer.write_all(peer.to_canonical().to_string().as_bytes())?;
             stream.shutdown(Shutdown::Write)?;
@@ -97,6 +98,17 @@ fn echo(stream: &TcpStream, received: &mut u64) -> io::Result<End> {
         }
         *received += length as u64;
         writer.write_all(buffer.get(..length).unwrap_or_default())?;
+    }
+}
+
+fn sink(stream: &TcpStream, received: &mut u64) -> io::Result<End> {
+    let mut reader = stream;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(End::Fin),
+            length => *received += length as u64,
+        }
     }
 }
 
