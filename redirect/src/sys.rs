@@ -1,17 +1,21 @@
-//! The only place with `unsafe`: two system calls that no safe wrapper offers as needed here.
+//! The only place with `unsafe`: what no safe wrapper offers as it is needed here.
 //!
 //! `ioctl(NS_GET_NSTYPE)` has no wrapper at all. `recvmsg` has several, but each of them either
 //! leaks the received descriptors when control data was truncated or hands them out as plain
-//! numbers; here every descriptor is owned before anything can fail.
+//! numbers; here every descriptor is owned before anything can fail. The same goes for `accept`.
+//! tokio lets the caller vouch for what it watches.
 #![expect(
     unsafe_code,
     reason = "raw system calls; each block says why it is sound"
 )]
 
+use nix::sys::socket::{SockFlag, accept4};
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// `NS_GET_NSTYPE` of `linux/nsfs.h`: `_IO(0xb7, 0x3)`.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
@@ -91,6 +95,31 @@ pub(crate) fn receive_packet(socket: impl AsFd, buffer: &mut [u8]) -> io::Result
         descriptors: take_descriptors(&header),
         truncated: header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
     })
+}
+
+/// Accepts a connection, close-on-exec and never blocking.
+///
+/// The safe wrapper hands out a plain number, which somebody could forget to close.
+///
+/// # Errors
+///
+/// Returns the kernel's answer, `WouldBlock` when nobody waits.
+pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = accept4(listener.as_fd().as_raw_fd(), flags)?;
+    // SAFETY: the kernel has just made `fd` for this call and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Registers a descriptor with the tokio runtime in which this is called.
+///
+/// # Errors
+///
+/// Returns the runtime's answer; the descriptor is closed then.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned and moves in, and nothing replaces what is inside.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, interest) };
+    Ok(watched?)
 }
 
 /// Takes ownership of every descriptor that the kernel installed for this message.
