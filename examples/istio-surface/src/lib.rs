@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+pub mod config_dump;
 pub mod end;
 pub mod env;
 pub mod logging;
 pub mod metrics;
-pub mod readiness;
 pub mod server;

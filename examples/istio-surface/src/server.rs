@@ -8,16 +8,17 @@
 //! | server | port | who asks | exposed to |
 //! | --- | --- | --- | --- |
 //! | [`Stats`] | 15020 | Prometheus | everybody |
-//! | [`Readiness`](crate::readiness::Readiness) | 15021 | the kubelet | everybody |
+//! | [`Readiness`] | 15021 | the kubelet | everybody |
 //! | [`Admin`] | 15000 | `istioctl` through a port forward | loopback, and no browser |
 
 mod admin;
 mod body;
 mod http;
+mod readiness;
 mod stats;
 
 pub use admin::{Admin, ConfigDump};
 pub use body::Body;
-pub(crate) use body::{text, wrong_method};
 pub use http::{BindError, Handler, HttpServer, ServerLimits, bind};
+pub use readiness::{Blocker, Readiness};
 pub use stats::Stats;

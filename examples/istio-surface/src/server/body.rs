@@ -130,12 +130,12 @@ pub(super) fn answer(
 }
 
 /// An answer of plain text.
-pub(crate) fn text(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+pub(super) fn text(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
     answer(status, "text/plain; charset=utf-8", body)
 }
 
 /// The answer to a method that a path does not take.
-pub(crate) fn wrong_method(allow: &'static str) -> Response<Body> {
+pub(super) fn wrong_method(allow: &'static str) -> Response<Body> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
     let headers = response.headers_mut();
     headers.insert(header::ALLOW, HeaderValue::from_static(allow));

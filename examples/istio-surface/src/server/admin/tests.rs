@@ -9,7 +9,7 @@ use super::super::{Body, ConfigDump, Handler, Stats};
 use super::Admin;
 use crate::logging::{Filter, LogFormat, Logging};
 use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::server::Readiness;
 
 struct Big;
 

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{HttpServer, ServerLimits, bind};
-use crate::readiness::Readiness;
+use crate::server::Readiness;
 
 async fn server(limits: ServerLimits) -> HttpServer {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -1,8 +1,7 @@
 //! What still keeps a program from being ready.
 //!
 //! Readiness is a set of names, not a flag: a probe that fails says for what, and whoever blocks
-//! holds a value whose drop cannot be forgotten. [`Readiness`] is also the handler of the probe's
-//! [server](crate::server).
+//! holds a value whose drop cannot be forgotten. [`Readiness`] is also the probe's handler.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 
-use crate::server::{Body, Handler, text, wrong_method};
+use super::body::{Body, text, wrong_method};
+use super::http::Handler;
 
 /// Named reasons for not being ready; clones share them. Answers the kubelet's probe.
 ///
 /// ```
-/// use meshwright_istio_surface::readiness::Readiness;
+/// use meshwright_istio_surface::server::Readiness;
 ///
 /// let readiness = Readiness::new();
 /// let proxy = readiness.block("proxy");
@@ -52,19 +52,6 @@ impl Readiness {
             readiness: self.clone(),
             name,
         }
-    }
-
-    /// Sets or takes away a reason that has no owner; says the same thing twice without harm.
-    pub fn set(&self, name: &str, is_ready: bool) {
-        self.with(|blockers| match (blockers.get(name), is_ready) {
-            (None, false) => {
-                blockers.insert(name.to_owned(), 1);
-            }
-            (Some(_), true) => {
-                blockers.remove(name);
-            }
-            (None, true) | (Some(_), false) => {}
-        });
     }
 
     /// The reasons, sorted.
