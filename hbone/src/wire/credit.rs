@@ -130,17 +130,17 @@ mod tests {
         let _trace = trace();
         let credit = Credit::new(10);
         let mut first = task::spawn(());
-        let taken = first.enter(|cx, ()| credit.poll_take(cx, 8));
+        let taken = first.enter(|cx, _| credit.poll_take(cx, 8));
         assert_eq!(taken, Poll::Ready(8));
         let payload = Payload::new(Bytes::from_static(b"12345678"), &credit);
         let mut second = task::spawn(());
-        assert_ready_eq!(second.enter(|cx, ()| credit.poll_take(cx, 8)), 2);
-        assert_pending!(second.enter(|cx, ()| credit.poll_take(cx, 8)));
+        assert_ready_eq!(second.enter(|cx, _| credit.poll_take(cx, 8)), 2);
+        assert_pending!(second.enter(|cx, _| credit.poll_take(cx, 8)));
         drop(payload);
         assert!(
             second.is_woken(),
             "credit that returns wakes the waiting sender"
         );
-        assert_ready_eq!(second.enter(|cx, ()| credit.poll_take(cx, 9)), 8);
+        assert_ready_eq!(second.enter(|cx, _| credit.poll_take(cx, 9)), 8);
     }
 }
