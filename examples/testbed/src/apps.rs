@@ -1,7 +1,7 @@
 //! Applications: small servers with a known behaviour, in this process or one of their own.
 //!
 //! An [`App`] runs on threads of this process while its sockets live in a pod's namespace, so a
-//! test sees directly who called and how each connection ended. [`main`] is the same as a process
+//! test sees directly who called and how each connection ended. `main` is the same as a process
 //! of its own, for the demo, where pods should be what they claim to be.
 
 use std::{

@@ -74,7 +74,7 @@ fn start(role: &str, parent: &str, argv: Vec<OsString>) -> Result<ExitCode, Worl
     match Program::from_argument(role) {
         Some(Program::App) => apps::main(&argv),
         Some(Program::ControlPlane) => Ok(meshwright_control_plane::run(argv)),
-        Some(Program::Ztunnel) => Ok(ztunnel(argv)),
+        Some(Program::Ztunnel) => Ok(meshwright_ztunnel::run(argv)),
         None => Err(WorldError::new(format!("start as `{role}`"))),
     }
 }
@@ -95,8 +95,4 @@ fn die_with(parent: &str) -> Result<(), WorldError> {
 )]
 fn report(error: &WorldError) {
     eprintln!("error: {}", error.chain());
-}
-
-fn ztunnel(_argv: Vec<OsString>) -> ExitCode {
-    ExitCode::FAILURE
 }

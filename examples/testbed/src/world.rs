@@ -15,6 +15,7 @@ use crate::{
     Step, WorldError,
     agent::Agent,
     apps::{App, Behaviour},
+    control_plane,
     fabric::{Fabric, addresses},
     interrupt, manifests,
     wait::eventually,
@@ -191,7 +192,7 @@ impl World {
             .build()
             .step("start the agents' runtime")?;
         let runtime = Arc::new(runtime);
-        std::fs::write(dir.path().join("token"), "testbed").step("write a token")?;
+        control_plane::write_tokens(dir.path(), &plan.nodes)?;
         let mut nodes = Vec::new();
         for (place, name) in (10..).zip(&plan.nodes) {
             let ips = addresses(0, place);
@@ -356,7 +357,7 @@ impl World {
     ///
     /// Fails when it does not get ready.
     pub fn start_control_plane(&self) -> Result<(), WorldError> {
-        let process = crate::control_plane::start(self)?;
+        let process = control_plane::start(self)?;
         *lock(&self.control_plane) = Some(process);
         Ok(())
     }
@@ -396,9 +397,9 @@ impl World {
         let spec = ProxySpec::new(name)
             .env("XDS_ADDRESS", &url)
             .env("CA_ADDRESS", &url)
-            .env("XDS_ROOT_CA", file(crate::control_plane::ROOT))
-            .env("CA_ROOT_CA", file(crate::control_plane::ROOT))
-            .env("AUTH_TOKEN", file("token"))
+            .env("XDS_ROOT_CA", file(control_plane::ROOT))
+            .env("CA_ROOT_CA", file(control_plane::ROOT))
+            .env("AUTH_TOKEN", file(&control_plane::token_file(node.name())))
             .env("INPOD_UDS", node.agent.socket().to_string_lossy())
             .env("NODE_NAME", node.name())
             .env("CLUSTER_ID", "Kubernetes")

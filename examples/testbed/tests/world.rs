@@ -29,13 +29,15 @@ fn main() -> ExitCode {
             reset_of_a_client_is_recorded_as_a_reset,
             stand_in_leads_to_its_backend,
             process_in_a_pod_answers_and_ends_with_its_handle,
+            captured_pod_talks_to_the_ports_of_its_proxy,
         ],
     )
 }
 
 fn build() -> Result<World, WorldError> {
     World::builder()
-        .pod(PodSpec::new("a"))
+        .node("node-1")
+        .pod(PodSpec::new("a").on("node-1"))
         .pod(PodSpec::new("b"))
         .build_without_mesh()
 }
@@ -132,6 +134,43 @@ fn process_in_a_pod_answers_and_ends_with_its_handle(world: &World) -> Result<()
     assert!(
         !std::path::Path::new(&format!("/proc/{pid}")).exists(),
         "a dropped process is gone"
+    );
+    Ok(())
+}
+
+/// The capture alone, with an app in the place of the proxy.
+fn captured_pod_talks_to_the_ports_of_its_proxy(world: &World) -> Result<(), WorldError> {
+    let (a, b) = (world.pod("a")?, world.pod("b")?);
+    let agent = world.node_of(a)?.agent();
+    let _target = world.app(b, 8080, Behaviour::Echo)?;
+    let _own = world.app(a, 8080, Behaviour::Echo)?;
+    let outbound = world.app(a, 15001, Behaviour::Echo)?;
+    let inbound = world.app(a, 15006, Behaviour::Echo)?;
+    agent.capture(a)?;
+    let calls = || -> Result<(), WorldError> {
+        for (from, to) in [
+            (a, b.at(8080)),
+            (a, b.at_v6(8080)),
+            (b, a.at(8080)),
+            (b, a.at_v6(8080)),
+        ] {
+            let reach = client::echo(from.space(), to, "hello", SOON);
+            assert!(reach.is_answered(), "{} to {to}: {reach}", from.name());
+        }
+        Ok(())
+    };
+    calls()?;
+    assert_eq!(
+        (outbound.accepted(), inbound.accepted()),
+        (2, 2),
+        "captured"
+    );
+    agent.release(a)?;
+    calls()?;
+    assert_eq!(
+        (outbound.accepted(), inbound.accepted()),
+        (2, 2),
+        "released"
     );
     Ok(())
 }

@@ -104,6 +104,14 @@ pub(crate) fn unreadable_token_is_named(world: &World) -> Result<(), WorldError>
     assert_without_panic(&proxy)
 }
 
+pub(crate) fn unknown_token_is_never_ready(world: &World) -> Result<(), WorldError> {
+    let token = world.dir().join("token-of-nobody");
+    std::fs::write(&token, "a-token-that-nobody-has-handed-out").step("write a token")?;
+    let spec = outsider(world, "unknown-token")?.env("AUTH_TOKEN", token.to_string_lossy());
+    let proxy = world.launch(&world.outpost("unknown-token")?, &spec)?;
+    never_ready(&proxy, "unauthenticated")
+}
+
 pub(crate) fn unknown_variable_of_ours_stops_the_start(world: &World) -> Result<(), WorldError> {
     let spec = outsider(world, "unknown-variable")?.env("MESHWRIGHT_POLICY_MODES", "strict");
     refused_at_start(
@@ -148,7 +156,7 @@ fn refused_at_start(
 fn never_ready(proxy: &Proxy, reason: &str) -> Result<(), WorldError> {
     eventually("the reason in the log", SOON, || {
         let log = proxy.process().printed_since(0).ok()?;
-        log.contains(reason).then_some(())
+        log.to_lowercase().contains(reason).then_some(())
     })?;
     let answer = proxy.readiness()?;
     assert_eq!(answer.status, 500, "{}", answer.body);

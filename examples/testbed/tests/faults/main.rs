@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             input::malformed_handover_never_ends_the_proxy,
             input::wrong_root_is_never_ready,
             input::unreadable_token_is_named,
+            input::unknown_token_is_never_ready,
             input::unreachable_control_plane_is_never_ready,
             input::unknown_variable_of_ours_stops_the_start,
             input::every_unreadable_value_is_named_at_once,
