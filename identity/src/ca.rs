@@ -22,15 +22,14 @@ mod template;
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, Issuer, KeyPair, PublicKeyData, SigningKey,
-};
+use rcgen::{CertificateParams, CertificateSigningRequestParams, Issuer, PublicKeyData};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use zeroize::{Zeroize as _, Zeroizing};
+use rustls_pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 use crate::{
     SpiffeId, TrustDomain,
+    key::Key,
     svid::{CertificateSummary, Svid, TrustBundles},
 };
 
@@ -58,15 +57,6 @@ struct Inner {
     clock: Arc<dyn TimeProvider>,
 }
 
-/// A key pair that is wiped when dropped.
-struct Key(KeyPair);
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
 impl CertificateAuthority {
     /// Makes a fresh P-256 root, valid for ten years from now by the system's clock.
     ///
@@ -86,10 +76,10 @@ impl CertificateAuthority {
         trust_domain: TrustDomain,
         clock: Arc<dyn TimeProvider>,
     ) -> Result<Self, CaError> {
-        let key = Key(template::new_key()?);
+        let key = template::new_key()?;
         let params = template::root(&trust_domain, now(&*clock)?)?;
         let root = params
-            .self_signed(&key.0)
+            .self_signed(key.pair())
             .map_err(|source| CaError::Crypto { source })?;
         Self::assemble(trust_domain, root.der().clone(), key, clock)
     }
@@ -102,7 +92,7 @@ impl CertificateAuthority {
     pub fn from_pem(trust_domain: TrustDomain, pem: &str) -> Result<Self, CaError> {
         let (root, key) = template::split_pem(pem)?;
         let clock = Arc::new(DefaultTimeProvider);
-        Self::assemble(trust_domain, root, Key(key), clock)
+        Self::assemble(trust_domain, root, Key::from(key), clock)
     }
 
     fn assemble(
@@ -114,7 +104,7 @@ impl CertificateAuthority {
         let invalid = |source| CaError::Root { source };
         let root_pem = CertificateSummary::of(&root).map_err(invalid)?.pem;
         TrustBundles::from_der(trust_domain.clone(), vec![root.clone()]).map_err(invalid)?;
-        template::check_root_key(&root, &key.0)?;
+        template::check_root_key(&root, key.pair())?;
         let issuer = Issuer::from_ca_cert_der(&root, key).or(Err(CaError::Pem))?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -133,7 +123,7 @@ impl CertificateAuthority {
     /// or not at all.
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<String> {
-        let key = Zeroizing::new(self.inner.issuer.key().0.serialize_pem());
+        let key = Zeroizing::new(self.inner.issuer.key().pair().serialize_pem());
         let mut pem = Zeroizing::new(self.inner.root_pem.clone());
         pem.push_str(&key);
         pem
@@ -188,8 +178,8 @@ impl CertificateAuthority {
     /// As [`sign_csr`](Self::sign_csr), without the request.
     pub fn issue(&self, id: &SpiffeId, validity: Duration) -> Result<Svid, CaError> {
         let invalid = |source| CaError::Root { source };
-        let key = Key(template::new_key()?);
-        let leaf = self.sign_leaf(id, validity, &key.0)?;
+        let key = template::new_key()?;
+        let leaf = self.sign_leaf(id, validity, &key)?;
         let roots = vec![self.inner.root.clone()];
         let bundles = TrustBundles::from_der(self.inner.trust_domain.clone(), roots);
         let key = key.to_der();
@@ -208,8 +198,8 @@ impl CertificateAuthority {
         addresses: &[IpAddr],
     ) -> Result<ServerCredentials, CaError> {
         let params = template::server(dns_names, addresses, now(&*self.inner.clock)?)?;
-        let key = Key(template::new_key()?);
-        let leaf = self.sign(params, &key.0)?;
+        let key = template::new_key()?;
+        let leaf = self.sign(params, &key)?;
         Ok(ServerCredentials::new(
             vec![leaf, self.inner.root.clone()],
             key.to_der(),
@@ -248,29 +238,6 @@ impl fmt::Debug for CertificateAuthority {
         f.debug_struct("CertificateAuthority")
             .field("trust_domain", &self.inner.trust_domain)
             .finish_non_exhaustive()
-    }
-}
-
-impl Key {
-    fn to_der(&self) -> Zeroizing<PrivateKeyDer<'static>> {
-        let der = PrivatePkcs8KeyDer::from(self.0.serialize_der());
-        Zeroizing::new(PrivateKeyDer::Pkcs8(der))
-    }
-}
-
-impl PublicKeyData for Key {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.der_bytes()
-    }
-
-    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        PublicKeyData::algorithm(&self.0)
-    }
-}
-
-impl SigningKey for Key {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.0.sign(message)
     }
 }
 

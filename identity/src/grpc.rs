@@ -1,109 +1,30 @@
-//! An authenticated gRPC channel to a control plane or certificate authority.
-#![allow(clippy::todo, unused_variables, reason = "signatures first")]
+//! An authenticated gRPC channel to a control plane or a certificate authority.
+//!
+//! [`Channel`] is a tower service for any generated tonic client. It connects when it is first
+//! used and again whenever the connection is gone, and it keeps the order that matters: first the
+//! server proves its name against roots that were read just now, then the token is read and sent.
+//!
+//! ```no_run
+//! use meshwright_identity::grpc::{Channel, ChannelConfig, RootSource, TokenSource};
+//!
+//! let roots = RootSource::File("/var/run/secrets/istio/root-cert.pem".into());
+//! let token = TokenSource::File("/var/run/secrets/tokens/istio-token".into());
+//! let uri = "https://istiod.istio-system.svc:15012".parse()?;
+//! let channel = Channel::new(ChannelConfig::new(uri, roots).token(token))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-use std::{
-    future::Future,
-    path::PathBuf,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+mod channel;
+mod config;
+mod connect;
+mod error;
+mod file;
+mod roots;
+mod token;
+mod verifier;
 
-use http::{HeaderMap, Request, Response, Uri};
-use tonic::body::Body;
-use tower_service::Service;
-
-/// Where the roots for verifying the server come from.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum RootSource {
-    /// A PEM file, read again for each connection.
-    File(PathBuf),
-    /// PEM text.
-    Pem(String),
-    /// The platform's store.
-    System,
-}
-
-/// Where the bearer token comes from.
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum TokenSource {
-    /// A file, read for each request.
-    File(PathBuf),
-    /// No token is sent.
-    None,
-    /// This text.
-    Static(String),
-}
-
-impl std::fmt::Debug for TokenSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TokenSource")
-    }
-}
-
-/// Settings of a [`Channel`].
-#[derive(Clone, Debug)]
-pub struct ChannelConfig {}
-
-impl ChannelConfig {
-    /// Dials `uri` (https, host and port).
-    pub fn new(uri: Uri, roots: RootSource) -> Self {
-        todo!()
-    }
-    /// Default: none.
-    #[must_use]
-    pub fn token(self, token: TokenSource) -> Self {
-        todo!()
-    }
-    /// A second name the server's certificate may have.
-    #[must_use]
-    pub fn alternate_host(self, name: impl Into<String>) -> Self {
-        todo!()
-    }
-    /// Headers sent with every request.
-    #[must_use]
-    pub fn headers(self, headers: HeaderMap) -> Self {
-        todo!()
-    }
-    /// Default: 5 s until TLS and HTTP/2 are up.
-    #[must_use]
-    pub fn connect_deadline(self, deadline: Duration) -> Self {
-        todo!()
-    }
-}
-
-/// An HTTP/2 channel that connects when needed. Cheap to clone; clones share the connection.
-#[derive(Clone, Debug)]
-pub struct Channel {}
-
-impl Channel {
-    /// Checks the settings; nothing is dialed yet.
-    ///
-    /// # Errors
-    ///
-    /// Returns what in the settings cannot work.
-    pub fn new(config: ChannelConfig) -> Result<Self, ChannelError> {
-        todo!()
-    }
-}
-
-/// A request did not get an answer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[error("the channel failed")]
-pub struct ChannelError {}
-
-impl Service<Request<Body>> for Channel {
-    type Response = Response<Body>;
-    type Error = ChannelError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, ChannelError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
-        Poll::Ready(Ok(()))
-    }
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        todo!()
-    }
-}
+pub use channel::Channel;
+pub use config::ChannelConfig;
+pub use error::{ChannelError, InvalidChannel};
+pub use roots::RootSource;
+pub use token::TokenSource;

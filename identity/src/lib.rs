@@ -4,6 +4,8 @@
 
 mod fault;
 mod id;
+#[cfg(any(feature = "issuer-istio", feature = "issuer-self-signed"))]
+mod key;
 
 #[cfg(feature = "issuer-self-signed")]
 pub mod ca;

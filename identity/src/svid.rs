@@ -29,8 +29,8 @@ pub use peer::PeerSvid;
 pub use summary::CertificateSummary;
 
 pub(crate) use leaf::Leaf;
-#[cfg(feature = "issuer-istio")]
-pub(crate) use pem::certificates;
+#[cfg(feature = "grpc")]
+pub(crate) use pem::certificates as read_certificates;
 
 /// One identity's certificate chain and private key, with the roots it trusts.
 ///
@@ -168,6 +168,12 @@ impl Svid {
     #[must_use]
     pub fn remaining_at(&self, now: UnixTime) -> Duration {
         Duration::from_secs(self.leaf.validity.1.saturating_sub(now.as_secs()))
+    }
+
+    /// The leaf's public key as it stands in the certificate.
+    #[cfg(feature = "issuer-istio")]
+    pub(crate) fn public_key_info(&self) -> &[u8] {
+        &self.leaf.public_key_info
     }
 
     #[cfg(feature = "tls")]

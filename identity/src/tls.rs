@@ -10,6 +10,7 @@
 //! log, whatever the environment says.
 
 mod accepted;
+mod check;
 mod connection;
 mod engine;
 mod member;
@@ -17,11 +18,12 @@ mod refused;
 mod verifier;
 
 pub use accepted::AcceptedPeers;
+pub use check::UnusableSvid;
 pub use connection::NoPeer;
 #[cfg(feature = "aws-lc-rs")]
 pub use engine::default_provider;
 pub use engine::{TlsEngine, UnsuitableProvider};
-pub use member::{Member, UnusableSvid};
+pub use member::Member;
 pub use refused::PeerRefused;
 
 #[cfg(all(test, feature = "issuer-self-signed"))]

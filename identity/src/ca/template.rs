@@ -14,7 +14,7 @@ use rustls_pki_types::{
 use time::OffsetDateTime;
 
 use super::CaError;
-use crate::{SpiffeId, TrustDomain};
+use crate::{SpiffeId, TrustDomain, key::Key};
 
 const DAY: u64 = 24 * 3600;
 const ROOT_SECONDS: u64 = 3650 * DAY;
@@ -24,8 +24,8 @@ const BACKDATE_SECONDS: u64 = 60;
 /// A kept root is about 1 KiB.
 const MAX_PEM_BYTES: usize = 64 * 1024;
 
-pub(super) fn new_key() -> Result<KeyPair, CaError> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|source| CaError::Crypto { source })
+pub(super) fn new_key() -> Result<Key, CaError> {
+    Key::fresh().map_err(|source| CaError::Crypto { source })
 }
 
 /// P-256, P-384, Ed25519, or RSA of at least 2048 bits.

@@ -10,12 +10,12 @@ use rustls::{
 };
 
 use super::{
-    AcceptedPeers, TlsEngine,
+    AcceptedPeers, TlsEngine, UnusableSvid,
     verifier::{DialedPeer, DialingPeers},
 };
 use crate::{
-    Fault, SpiffeId,
-    svid::{InvalidSvid, Purpose, Svid, Verification},
+    SpiffeId,
+    svid::{InvalidSvid, Svid},
 };
 
 pub(super) const ALPN_H2: &[u8] = b"h2";
@@ -216,27 +216,7 @@ impl Credentials {
 
 impl Current {
     fn new(svid: Svid, engine: &TlsEngine) -> Result<Self, UnusableSvid> {
-        let invalid = |source| UnusableSvid::Invalid { source };
-        let now = engine.now().ok_or(UnusableSvid::NoTime)?;
-        let (end_entity, intermediates) = svid
-            .chain()
-            .split_first()
-            .ok_or(invalid(InvalidSvid::Empty))?;
-        for purpose in [Purpose::Client, Purpose::Server] {
-            let how = Verification::new(engine.chain_algorithms(), now, purpose);
-            svid.bundles()
-                .verify(end_entity, intermediates, &how)
-                .map_err(invalid)?;
-        }
-        let key = engine
-            .provider()
-            .key_provider
-            .load_private_key(svid.key())
-            .map_err(|source| UnusableSvid::Tls { source })?;
-        let certified = CertifiedKey::new(svid.chain().to_vec(), key);
-        certified
-            .keys_match()
-            .or(Err(invalid(InvalidSvid::KeyMismatch)))?;
+        let certified = engine.certified(&svid)?;
         Ok(Self {
             svid: Arc::new(svid),
             certified: Arc::new(certified),
@@ -273,47 +253,5 @@ impl ResolvesClientCert for Resolver {
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Resolver").finish_non_exhaustive()
-    }
-}
-
-/// An SVID cannot be put to use.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum UnusableSvid {
-    /// The SVID breaks a rule that peers check, or belongs to somebody else.
-    #[error("the SVID breaks a rule")]
-    Invalid {
-        /// The rule.
-        source: InvalidSvid,
-    },
-    /// The clock has no time, so nothing can be said about validity.
-    #[error("the clock has no time")]
-    NoTime,
-    /// The crypto provider does not take the private key or the protocol version.
-    #[error("TLS cannot be set up with this key")]
-    Tls {
-        /// What rustls says.
-        source: rustls::Error,
-    },
-}
-
-impl UnusableSvid {
-    /// Whether the same SVID may be usable later: its validity has not begun, or there is no time.
-    #[must_use]
-    pub const fn is_safe_to_retry(&self) -> bool {
-        match self {
-            Self::Invalid { source } => source.is_safe_to_retry(),
-            Self::NoTime => true,
-            Self::Tls { .. } => false,
-        }
-    }
-
-    /// The issuer's, unless the clock or the provider is at fault.
-    #[must_use]
-    pub const fn fault(&self) -> Fault {
-        match self {
-            Self::Invalid { source } => source.fault(),
-            Self::NoTime | Self::Tls { .. } => Fault::Local,
-        }
     }
 }
