@@ -4,16 +4,18 @@
 //! field, an unknown value of an enumeration, an address that is none refuses the whole resource.
 //! The one exception are the two `extensions` fields, which every consumer ignores.
 
+mod lists;
+
 use std::sync::Arc;
 
 use crate::{
     InvalidPolicy,
     invalid::{Flaw, Place},
-    matching::{Clause, Condition, Match, Rule, Test},
+    matching::{Clause, Match, Rule},
     policy::{Action, Policy, Scope, Selects},
-    values::{Accounts, Comparison, Networks, Ports, Texts, network},
-    wire::{Fields, Value, read_varint},
+    wire::{Fields, Value},
 };
+use lists::{RawMatch, Seen};
 
 /// Largest resource that is read, in bytes. Kubernetes stores objects of up to about 1.5 MiB.
 pub const MAX_RESOURCE_BYTES: usize = 2 << 20;
@@ -22,9 +24,6 @@ pub const MAX_RESOURCE_BYTES: usize = 2 << 20;
 ///
 /// An element takes two bytes on the wire and some forty in memory.
 pub const MAX_ELEMENTS: usize = 200_000;
-
-/// Longest text to compare with: a SPIFFE ID has at most 2048 bytes.
-const MAX_TEXT_BYTES: usize = 2048;
 
 /// Longest namespace or name: Kubernetes allows 253, istiod adds prefixes.
 const MAX_NAME_BYTES: usize = 512;
@@ -332,234 +331,6 @@ impl Reader {
     const fn unknown(&self, message: &'static str, number: u32) -> InvalidPolicy {
         self.invalid(Flaw::UnknownField { message, number })
     }
-}
-
-/// Which fields of a message have been seen; numbers are below 16.
-#[derive(Debug, Default)]
-struct Seen(u16);
-
-impl Seen {
-    fn once(&mut self, number: u32) -> Result<(), Flaw> {
-        let bit = 1_u16 << (number & 15);
-        if self.0 & bit != 0 {
-            return Err(Flaw::Repeated);
-        }
-        self.0 |= bit;
-        Ok(())
-    }
-}
-
-/// The lists of one match as they come in: each pair is a field and its negation.
-#[derive(Debug, Default)]
-struct RawMatch<'a> {
-    namespaces: [Vec<Comparison<'a>>; 2],
-    principals: [Vec<Comparison<'a>>; 2],
-    source_ips: [Vec<ipnet::IpNet>; 2],
-    destination_ips: [Vec<ipnet::IpNet>; 2],
-    destination_ports: [Vec<u16>; 2],
-    service_accounts: [Vec<(&'a str, &'a str)>; 2],
-}
-
-impl<'a> RawMatch<'a> {
-    const fn field(number: u32) -> Option<&'static str> {
-        Some(match number {
-            1 => "namespaces",
-            2 => "not_namespaces",
-            3 => "principals",
-            4 => "not_principals",
-            5 => "source_ips",
-            6 => "not_source_ips",
-            7 => "destination_ips",
-            8 => "not_destination_ips",
-            9 => "destination_ports",
-            10 => "not_destination_ports",
-            11 => "service_accounts",
-            12 => "not_service_accounts",
-            _ => return None,
-        })
-    }
-
-    /// Adds the values of one field and returns how many they were.
-    fn add(&mut self, number: u32, value: Value<'a>) -> Result<usize, Flaw> {
-        let [namespaces, not_namespaces] = &mut self.namespaces;
-        let [principals, not_principals] = &mut self.principals;
-        let [source_ips, not_source_ips] = &mut self.source_ips;
-        let [destination_ips, not_destination_ips] = &mut self.destination_ips;
-        let [ports, not_ports] = &mut self.destination_ports;
-        let [accounts, not_accounts] = &mut self.service_accounts;
-        match number {
-            1 => namespaces.push(comparison(value)?),
-            2 => not_namespaces.push(comparison(value)?),
-            3 => principals.push(comparison(value)?),
-            4 => not_principals.push(comparison(value)?),
-            5 => source_ips.push(address(value)?),
-            6 => not_source_ips.push(address(value)?),
-            7 => destination_ips.push(address(value)?),
-            8 => not_destination_ips.push(address(value)?),
-            9 => return add_ports(ports, value),
-            10 => return add_ports(not_ports, value),
-            11 => accounts.push(service_account(value)?),
-            12 => not_accounts.push(service_account(value)?),
-            number => {
-                return Err(Flaw::UnknownField {
-                    message: "Match",
-                    number,
-                });
-            }
-        }
-        Ok(1)
-    }
-
-    /// Cheap comparisons first: a match is decided by the first condition that fails.
-    fn into_match(self) -> Match {
-        let mut conditions = Vec::new();
-        for (ports, negated) in self.destination_ports.into_iter().zip([false, true]) {
-            if !ports.is_empty() {
-                let test = Test::DestinationPorts(Ports::new(ports));
-                conditions.push(Condition { negated, test });
-            }
-        }
-        for (networks, negated) in self.source_ips.iter().zip([false, true]) {
-            if !networks.is_empty() {
-                let test = Test::SourceIps(Networks::new(networks));
-                conditions.push(Condition { negated, test });
-            }
-        }
-        for (networks, negated) in self.destination_ips.iter().zip([false, true]) {
-            if !networks.is_empty() {
-                let test = Test::DestinationIps(Networks::new(networks));
-                conditions.push(Condition { negated, test });
-            }
-        }
-        for (texts, negated) in self.namespaces.iter().zip([false, true]) {
-            if !texts.is_empty() {
-                let test = Test::Namespaces(Texts::new(texts));
-                conditions.push(Condition { negated, test });
-            }
-        }
-        for (texts, negated) in self.principals.iter().zip([false, true]) {
-            if !texts.is_empty() {
-                let test = Test::Principals(Texts::new(texts));
-                conditions.push(Condition { negated, test });
-            }
-        }
-        for (accounts, negated) in self.service_accounts.iter().zip([false, true]) {
-            if !accounts.is_empty() {
-                let test = Test::ServiceAccounts(Accounts::new(accounts));
-                conditions.push(Condition { negated, test });
-            }
-        }
-        Match {
-            conditions: conditions.into(),
-        }
-    }
-}
-
-fn comparison(value: Value<'_>) -> Result<Comparison<'_>, Flaw> {
-    let mut fields = Fields::new(value.bytes()?);
-    let mut found = None;
-    while let Some((number, value)) = fields.next()? {
-        let comparison = match number {
-            1 => Comparison::Exact(text(value)?),
-            2 => Comparison::Prefix(text(value)?),
-            3 => Comparison::Suffix(text(value)?),
-            4 => {
-                // `Empty` has no fields; one that has some says more than is known here.
-                if let Some((number, _)) = Fields::new(value.bytes()?).next()? {
-                    return Err(Flaw::UnknownField {
-                        message: "Empty",
-                        number,
-                    });
-                }
-                Comparison::Presence
-            }
-            number => {
-                return Err(Flaw::UnknownField {
-                    message: "StringMatch",
-                    number,
-                });
-            }
-        };
-        if found.replace(comparison).is_some() {
-            return Err(Flaw::Repeated);
-        }
-    }
-    found.ok_or(Flaw::NoComparison)
-}
-
-fn text(value: Value<'_>) -> Result<&str, Flaw> {
-    let text = value.text()?;
-    if text.is_empty() {
-        return Err(Flaw::EmptyText);
-    }
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(Flaw::TooLarge {
-            limit: MAX_TEXT_BYTES,
-        });
-    }
-    Ok(text)
-}
-
-fn address(value: Value<'_>) -> Result<ipnet::IpNet, Flaw> {
-    let mut fields = Fields::new(value.bytes()?);
-    let (mut address, mut prefix, mut seen) = (&[][..], 0, Seen::default());
-    while let Some((number, value)) = fields.next()? {
-        match number {
-            1 => address = value.bytes()?,
-            2 => prefix = value.varint()?,
-            number => {
-                return Err(Flaw::UnknownField {
-                    message: "Address",
-                    number,
-                });
-            }
-        }
-        seen.once(number)?;
-    }
-    network(address, prefix).ok_or(Flaw::AddressRange {
-        bytes: address.len(),
-        prefix,
-    })
-}
-
-fn service_account(value: Value<'_>) -> Result<(&str, &str), Flaw> {
-    let mut fields = Fields::new(value.bytes()?);
-    let (mut namespace, mut name, mut seen) = ("", "", Seen::default());
-    while let Some((number, value)) = fields.next()? {
-        match number {
-            1 => namespace = text(value)?,
-            2 => name = text(value)?,
-            number => {
-                return Err(Flaw::UnknownField {
-                    message: "ServiceAccountMatch",
-                    number,
-                });
-            }
-        }
-        seen.once(number)?;
-    }
-    if namespace.is_empty() || name.is_empty() {
-        return Err(Flaw::EmptyText);
-    }
-    Ok((namespace, name))
-}
-
-/// Packed or one by one: a reader must take both.
-fn add_ports(ports: &mut Vec<u16>, value: Value<'_>) -> Result<usize, Flaw> {
-    let before = ports.len();
-    match value {
-        Value::Bytes(mut packed) => {
-            while !packed.is_empty() {
-                ports.push(port(read_varint(&mut packed)?)?);
-            }
-        }
-        value => ports.push(port(value.varint()?)?),
-    }
-    Ok(ports.len() - before)
-}
-
-fn port(value: u64) -> Result<u16, Flaw> {
-    u16::try_from(value).map_err(|_wide| Flaw::Port { value })
 }
 
 #[cfg(test)]
