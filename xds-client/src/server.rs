@@ -28,3 +28,6 @@ pub use answers::{Answer, Observer, Sent};
 pub use resources::{Edit, Resources};
 pub use served::ServedResource;
 pub use service::{AdsServer, AdsService, DeltaStream};
+
+#[cfg(test)]
+pub(crate) use subscriber::Wire;

@@ -263,3 +263,9 @@ impl Draft {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod wire;
+
+#[cfg(test)]
+pub(crate) use wire::Wire;
