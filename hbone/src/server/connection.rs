@@ -142,15 +142,7 @@ impl ServerConnection {
                     }
                     continue;
                 }
-                Poll::Ready(Some(Err(source))) => {
-                    let lost = source.kind() != std::io::ErrorKind::InvalidData;
-                    let reason = if lost {
-                        CloseReason::Lost
-                    } else {
-                        CloseReason::Peer
-                    };
-                    return Poll::Ready(self.finish(reason, Some(source)));
-                }
+                Poll::Ready(Some(Err(source))) => return Poll::Ready(self.fail(source)),
                 Poll::Ready(None) => return Poll::Ready(self.finish(CloseReason::Peer, None)),
                 Poll::Pending => {}
             }
@@ -296,6 +288,18 @@ impl ServerConnection {
         let (role, peer) = (Role::Server, Some(&self.peer.id));
         self.events
             .limit_reached(&LimitReached { role, peer, limit });
+    }
+
+    /// The connection has failed, or was left without ceremony once nothing was open.
+    fn fail(&mut self, source: std::io::Error) -> Option<Result<ConnectRequest, ServeError>> {
+        if source.kind() == std::io::ErrorKind::InvalidData {
+            return self.finish(CloseReason::Peer, Some(source));
+        }
+        let announced = self.driver.seen().goaway || self.ending.is_some();
+        if announced && !self.driver.has_streams() {
+            return self.finish(CloseReason::Peer, None);
+        }
+        self.finish(CloseReason::Lost, Some(source))
     }
 
     fn finish(

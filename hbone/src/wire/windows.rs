@@ -12,6 +12,21 @@ pub(crate) struct Windows {
     pub(crate) connection: u32,
 }
 
+/// Smallest window of a connection: it starts with as much (RFC 9113 §6.9.2).
+const MIN: u32 = 65_535;
+/// Largest window (RFC 9113 §6.9.1).
+const MAX: u32 = (1 << 31) - 1;
+
+impl Windows {
+    /// Makes windows that HTTP/2 can express.
+    pub(crate) fn new(stream: u32, connection: u32) -> Self {
+        Self {
+            stream: stream.clamp(1, MAX),
+            connection: connection.clamp(MIN, MAX),
+        }
+    }
+}
+
 impl Default for Windows {
     fn default() -> Self {
         Self {

@@ -127,14 +127,14 @@ async fn headers_arrive_as_sent() {
     let target = peer.target().with_headers(headers);
     let mut answer_baggage = Baggage::default();
     answer_baggage.service_name = Some("reviews".into());
-    let (opened, ()) = tokio::join!(pool.tunnel_with_baggage(&member, target), async {
+    let (opened, _accepted) = tokio::join!(pool.tunnel_with_baggage(&member, target), async {
         let request = peer.request().await;
         assert_eq!(request.baggage(), baggage);
         assert_eq!(request.forwarded(), forwarded);
         assert_eq!(request.traceparent(), Some(traceparent));
         assert_eq!(request.forwarded_network(), Some("net-a"));
         let answer = ResponseHeaders::new().with_baggage(answer_baggage.to_header());
-        drop(request.accept(answer).unwrap());
+        request.accept(answer).unwrap()
     });
     let (_tunnel, seen) = opened.unwrap();
     assert_eq!(seen, answer_baggage);

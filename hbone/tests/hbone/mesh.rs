@@ -142,7 +142,10 @@ async fn accept_all(
                 Ok(mut connection) => loop {
                     match connection.accept().await {
                         Some(Ok(request)) => requests.send(request).await.unwrap(),
-                        Some(Err(error)) => break Err(error.to_string()),
+                        Some(Err(error)) => {
+                            tracing::debug!(?error, "connection failed");
+                            break Err(error.to_string());
+                        }
                         None => break Ok(()),
                     }
                 },

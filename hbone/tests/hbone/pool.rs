@@ -116,8 +116,9 @@ async fn parallel_requests_wait_for_one_dial() {
         tokio::task::yield_now().await;
     }
     gate.leave.add_permits(1);
+    let mut accepted = Vec::new();
     for _ in 0..20 {
-        peer.accept().await;
+        accepted.push(peer.accept().await);
     }
     while let Some(opened) = soon("all are opened", requests.join_next()).await {
         opened.unwrap().unwrap();
