@@ -246,3 +246,6 @@ fn now(clock: &dyn TimeProvider) -> Result<u64, CaError> {
     let now = clock.current_time().ok_or(CaError::NoTime)?;
     Ok(now.as_secs())
 }
+
+#[cfg(test)]
+mod tests;

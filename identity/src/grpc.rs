@@ -28,3 +28,7 @@ pub use config::ChannelConfig;
 pub use error::{ChannelError, InvalidChannel};
 pub use roots::RootSource;
 pub use token::TokenSource;
+
+#[cfg(test)]
+#[cfg(feature = "issuer-self-signed")]
+pub(crate) mod tests;

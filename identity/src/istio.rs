@@ -17,3 +17,7 @@ pub mod proto;
 pub use ca::IstioCa;
 pub use config::IstioCaConfig;
 pub use error::{InvalidAnswer, ServiceError};
+
+#[cfg(test)]
+#[cfg(all(feature = "issuer-self-signed", feature = "server"))]
+mod tests;

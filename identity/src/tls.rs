@@ -26,5 +26,6 @@ pub use engine::{TlsEngine, UnsuitableProvider};
 pub use member::Member;
 pub use refused::PeerRefused;
 
-#[cfg(all(test, feature = "issuer-self-signed"))]
+#[cfg(test)]
+#[cfg(feature = "issuer-self-signed")]
 mod tests;

@@ -130,10 +130,10 @@ proptest! {
     ) {
         let uri = path.iter().fold(format!("spiffe://{td}"), |uri, s| format!("{uri}/{s}"));
         let id = SpiffeId::parse(&uri).unwrap();
-        prop_assert_eq!(SpiffeId::parse(&id.to_string()).unwrap(), id.clone());
         let trust_domain = id.trust_domain();
         prop_assert_eq!(trust_domain.as_str(), td);
         prop_assert!(uri.ends_with(id.path()));
+        prop_assert_eq!(SpiffeId::parse(&id.to_string()).unwrap(), id);
     }
 
     #[test]

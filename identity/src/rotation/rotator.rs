@@ -342,5 +342,6 @@ struct OddValidity {
     remaining: Duration,
 }
 
-#[cfg(all(test, feature = "issuer-self-signed"))]
+#[cfg(test)]
+#[cfg(feature = "issuer-self-signed")]
 mod tests;

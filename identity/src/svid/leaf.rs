@@ -88,7 +88,7 @@ pub(super) fn read_certificate<'a>(
     der: &'a CertificateDer<'_>,
 ) -> Result<X509Certificate<'a>, InvalidSvid> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(encoding("bytes after its end")),
         Err(_) => Err(encoding("its structure")),
     }
@@ -119,8 +119,8 @@ pub(super) fn serial(certificate: &X509Certificate<'_>) -> Result<String, Invali
 pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> Result<bool, InvalidSvid> {
     let constraints = certificate.basic_constraints();
     let usage = certificate.key_usage();
-    let constraints = constraints.or(Err(encoding("its basic constraints")))?;
-    let usage = usage.or(Err(encoding("its key usage")))?;
+    let constraints = constraints.map_err(|_source| encoding("its basic constraints"))?;
+    let usage = usage.map_err(|_source| encoding("its key usage"))?;
     Ok(constraints.is_some_and(|c| c.value.ca) && usage.is_none_or(|u| u.value.key_cert_sign()))
 }
 
@@ -149,7 +149,7 @@ impl<'a> Extensions<'a> {
         let extension = self
             .certificate
             .get_extension_unique(oid)
-            .or(Err(encoding(part)))?;
+            .map_err(|_source| encoding(part))?;
         match extension {
             Some(extension) if !is_one_value(extension.value) => Err(encoding(part)),
             extension => Ok(extension),
@@ -161,7 +161,7 @@ impl<'a> Extensions<'a> {
         let part = "its basic constraints";
         self.unique(&OID_X509_EXT_BASIC_CONSTRAINTS, part)?;
         let constraints = self.certificate.basic_constraints();
-        match constraints.or(Err(encoding(part)))? {
+        match constraints.map_err(|_source| encoding(part))? {
             Some(constraints) if constraints.value.ca => Err(InvalidSvid::IsAuthority),
             _ => Ok(()),
         }
@@ -173,7 +173,11 @@ impl<'a> Extensions<'a> {
         let part = "its key usage";
         let broken = |rule| Err(InvalidSvid::KeyUsage { rule });
         self.unique(&OID_X509_EXT_KEY_USAGE, part)?;
-        let Some(usage) = self.certificate.key_usage().or(Err(encoding(part)))? else {
+        let Some(usage) = self
+            .certificate
+            .key_usage()
+            .map_err(|_source| encoding(part))?
+        else {
             return broken("it is missing");
         };
         if !usage.critical {
@@ -193,7 +197,7 @@ impl<'a> Extensions<'a> {
         let part = "its extended key usage";
         self.unique(&OID_X509_EXT_EXTENDED_KEY_USAGE, part)?;
         let usage = self.certificate.extended_key_usage();
-        let usage = usage.or(Err(encoding(part)))?;
+        let usage = usage.map_err(|_source| encoding(part))?;
         Ok(usage.map_or(
             Allowed {
                 client: true,
@@ -211,7 +215,7 @@ impl<'a> Extensions<'a> {
         let part = "its subject alternative names";
         self.unique(&OID_X509_EXT_SUBJECT_ALT_NAME, part)?;
         let names = self.certificate.subject_alternative_name();
-        let names = names.or(Err(encoding(part)))?;
+        let names = names.map_err(|_source| encoding(part))?;
         let names = names.map_or(&[][..], |names| names.value.general_names.as_slice());
         let mut uris = names.iter().filter(|name| is_uri(name));
         match (uris.next(), uris.count()) {

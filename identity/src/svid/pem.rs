@@ -36,7 +36,9 @@ pub(crate) fn key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, Inva
     key.map(Zeroizing::new).ok_or(InvalidSvid::Key)
 }
 
-fn sections(text: &[u8]) -> Result<Vec<(SectionKind, Zeroizing<Vec<u8>>)>, InvalidSvid> {
+type Section = (SectionKind, Zeroizing<Vec<u8>>);
+
+fn sections(text: &[u8]) -> Result<Vec<Section>, InvalidSvid> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(InvalidSvid::TooLarge { what: "a PEM text" });
     }

@@ -23,7 +23,7 @@ impl TlsEngine {
         let (end_entity, intermediates) = svid
             .chain()
             .split_first()
-            .ok_or(invalid(InvalidSvid::Empty))?;
+            .ok_or_else(|| invalid(InvalidSvid::Empty))?;
         for purpose in [Purpose::Client, Purpose::Server] {
             let how = Verification::new(self.chain_algorithms(), now, purpose);
             svid.bundles()

@@ -101,6 +101,10 @@ impl TlsEngine {
     }
 
     /// Uses aws-lc-rs and a clock of the caller's, such as a test's.
+    ///
+    /// # Panics
+    ///
+    /// Panics when aws-lc-rs was built without an algorithm of the fixed lists, which it never is.
     #[cfg(feature = "aws-lc-rs")]
     #[must_use]
     #[expect(

@@ -233,9 +233,7 @@ impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // A client that offers other protocols is refused by rustls with the alert for it; one
         // that offers none would be let through.
-        if hello.alpn().is_none() {
-            return None;
-        }
+        let _offered = hello.alpn()?;
         self.credentials.usable()
     }
 }

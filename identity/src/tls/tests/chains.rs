@@ -277,7 +277,7 @@ fn any_bytes_as_certificates_end_in_an_error() {
         world.engine.now().unwrap(),
         crate::svid::Purpose::Client,
     );
-    for at in 0..good.len() {
+    for at in 0..svid.chain()[0].len() {
         let mut bytes = svid.chain()[0].to_vec();
         bytes[at] ^= 0x01;
         let changed = CertificateDer::from(bytes);

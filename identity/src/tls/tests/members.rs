@@ -336,76 +336,72 @@ fn debug_output_and_errors_show_no_key() {
     assert!(text.contains(WEB) && text.len() < 400, "{text}");
 }
 
-#[test]
-fn pem_round_trip_gives_the_same_svid() {
-    let _trace = meshwright_testkit::trace();
-    let world = World::new();
+/// A leaf, its key and the root, as PEM.
+fn pem_parts(world: &World) -> (String, String, String) {
     let key = KeyPair::generate().unwrap();
     let mut csr = CertificateParams::default();
     csr.distinguished_name = DistinguishedName::new();
     let csr = csr.serialize_request(&key).unwrap().pem().unwrap();
-    let chain = world.ca.sign_csr(&csr, &id(WEB), HOUR).unwrap();
-    let read = |leaf: &str, key: &str, roots: &str| {
-        Svid::from_pem(&id(WEB), leaf.as_bytes(), key.as_bytes(), roots.as_bytes())
-    };
-    let pem = key.serialize_pem();
-    let svid = read(&chain[0], &pem, &chain[1]).unwrap();
+    let mut chain = world.ca.sign_csr(&csr, &id(WEB), HOUR).unwrap();
+    (chain.remove(0), key.serialize_pem(), chain.remove(0))
+}
+
+fn from_pem(leaf: &str, key: &str, roots: &str) -> Result<Svid, InvalidSvid> {
+    Svid::from_pem(&id(WEB), leaf.as_bytes(), key.as_bytes(), roots.as_bytes())
+}
+
+#[test]
+fn pem_round_trip_gives_the_same_svid() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let (leaf, key, root) = pem_parts(&world);
+    let svid = from_pem(&leaf, &key, &root).unwrap();
     let summary = CertificateSummary::of(&svid.chain()[0]).unwrap();
-    assert_eq!(summary.pem, chain[0]);
+    assert_eq!(summary.pem, leaf);
     assert_eq!(summary.serial, svid.serial());
-    assert_eq!(
-        (summary.not_before, summary.not_after),
-        (svid.not_before(), svid.not_after())
-    );
-    assert_eq!(
-        svid.not_after(),
-        SystemTime::UNIX_EPOCH + Duration::from_secs(START + 3600)
-    );
+    let validity = (summary.not_before, summary.not_after);
+    assert_eq!(validity, (svid.not_before(), svid.not_after()));
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(START + 3600);
+    assert_eq!(svid.not_after(), end);
     let member = Member::new(svid, &world.engine).unwrap();
     run(member.client_config(&accept(WEB)), &member.server_config()).succeeded();
+    let odd = format!("# a comment\r\n{}", leaf.replace('\n', "\r\n").trim_end());
+    from_pem(&odd, &key, &root).expect("comments, CRLF and no final newline are fine");
+}
 
-    // Comments, CRLF and a missing final newline are fine; other blocks are not.
-    let odd = format!(
-        "# a comment\r\n{}",
-        chain[0].replace('\n', "\r\n").trim_end()
-    );
-    assert!(read(&odd, &pem, &chain[1]).is_ok());
+#[test]
+fn pem_texts_hold_what_they_must_and_nothing_else() {
+    let _trace = meshwright_testkit::trace();
+    let (leaf, key, root) = pem_parts(&World::new());
+    let with_key = format!("{leaf}{key}");
     assert!(matches!(
-        read(&format!("{}{pem}", chain[0]), &pem, &chain[1]),
+        from_pem(&with_key, &key, &root),
+        Err(InvalidSvid::Pem)
+    ));
+    let unknown = format!("{leaf}-----BEGIN WHATEVER-----\nAAAA\n-----END WHATEVER-----\n");
+    assert!(matches!(
+        from_pem(&unknown, &key, &root),
         Err(InvalidSvid::Pem)
     ));
     assert!(matches!(
-        read(&chain[0], &format!("{pem}{pem}"), &chain[1]),
+        from_pem(&leaf, &format!("{key}{key}"), &root),
         Err(InvalidSvid::Key)
     ));
     assert!(matches!(
-        read(&chain[0], &chain[0], &chain[1]),
+        from_pem(&leaf, &leaf, &root),
         Err(InvalidSvid::Key)
     ));
-    assert!(matches!(read("", &pem, &chain[1]), Err(InvalidSvid::Empty)));
-    assert!(matches!(read(&chain[0], &pem, ""), Err(InvalidSvid::Empty)));
+    assert!(matches!(from_pem("", &key, &root), Err(InvalidSvid::Empty)));
+    assert!(matches!(from_pem(&leaf, &key, ""), Err(InvalidSvid::Empty)));
     assert!(matches!(
-        read(&chain[0], &pem, &chain[0]),
+        from_pem(&leaf, &key, &leaf),
         Err(InvalidSvid::NotAuthority)
-    ));
-    let unknown = format!(
-        "{}-----BEGIN WHATEVER-----\nAAAA\n-----END WHATEVER-----\n",
-        chain[0]
-    );
-    assert!(matches!(
-        read(&unknown, &pem, &chain[1]),
-        Err(InvalidSvid::Pem)
     ));
     let huge = "x".repeat(2 << 20);
     assert!(matches!(
-        read(&huge, &pem, &chain[1]),
+        from_pem(&huge, &key, &root),
         Err(InvalidSvid::TooLarge { .. })
     ));
-    let db = Svid::from_pem(
-        &id(DB),
-        chain[0].as_bytes(),
-        pem.as_bytes(),
-        chain[1].as_bytes(),
-    );
+    let db = Svid::from_pem(&id(DB), leaf.as_bytes(), key.as_bytes(), root.as_bytes());
     assert!(matches!(db, Err(InvalidSvid::OtherIdentity { .. })));
 }
