@@ -24,6 +24,8 @@ mod error;
 mod gateway;
 mod inbound;
 mod outbound;
+#[cfg(test)]
+mod testing;
 
 use std::{
     fmt,
