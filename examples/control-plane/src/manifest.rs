@@ -20,7 +20,7 @@ mod place;
 mod service;
 
 pub(crate) use entry::{Endpoint, Resolution, ServiceEntry, WorkloadEntry};
-pub(crate) use folder::{Fingerprint, fingerprint};
+pub(crate) use folder::{Fingerprint, Texts, fingerprint};
 pub(crate) use gateway::{FromNamespaces, Gateway, Listener, Selector};
 pub(crate) use instance::Instance;
 pub(crate) use metadata::{Labels, Metadata};
@@ -53,19 +53,20 @@ impl Manifests {
     /// Reads every `*.yaml` and `*.yml` below a folder, in the order of their paths.
     ///
     /// Hidden files and folders are left out, as editors and Kubernetes' mounted volumes keep
-    /// copies there. Limits: 10 000 files, 64 MiB each, folders 32 deep.
+    /// copies there. Limits: 10 000 files, 64 MiB each, 512 MiB together, folders 32 deep.
     ///
     /// # Errors
     ///
     /// Returns every fault of every file.
     pub fn load(folder: &Path) -> Result<Self, InvalidManifests> {
+        Self::from_texts(folder::Texts::read(folder))
+    }
+
+    pub(crate) fn from_texts(texts: folder::Texts) -> Result<Self, InvalidManifests> {
         let mut manifests = Self::default();
-        let mut faults = Vec::new();
-        for file in folder::files(folder)? {
-            match folder::read(folder, &file) {
-                Ok((name, text)) => manifests.add(&name, &text, &mut faults),
-                Err(fault) => faults.push(fault),
-            }
+        let mut faults = texts.faults;
+        for (name, text) in &texts.files {
+            manifests.add(name, text, &mut faults);
         }
         manifests.finish(faults)
     }
@@ -152,10 +153,6 @@ pub struct InvalidManifests {
 }
 
 impl InvalidManifests {
-    pub(crate) fn one(fault: Fault) -> Self {
-        Self::new(vec![fault])
-    }
-
     pub(crate) const fn new(faults: Vec<Fault>) -> Self {
         Self { faults }
     }

@@ -1,7 +1,11 @@
 //! Workloads of the mesh: from Pods and Workloads, WorkloadEntries, and endpoints written inside
 //! ServiceEntries.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use meshwright_identity::TrustDomain;
 use meshwright_xds_client::proto::workload::{
@@ -34,6 +38,9 @@ pub(super) fn all(world: &World<'_>, notes: &mut Vec<Note>) -> Vec<Workload> {
     for (index, located) in world.objects.service_entries.iter().enumerate() {
         workloads.extend(from_service_entry(world, index, located, notes));
     }
+    // A ServiceEntry may write one address twice; the first one counts.
+    let mut seen = HashSet::new();
+    workloads.retain(|workload| seen.insert(workload.uid.clone()));
     workloads
 }
 

@@ -1,21 +1,21 @@
 //! The files of a folder, and whether they have changed.
 
 use std::{
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
     io::Read as _,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::{
-    InvalidManifests,
-    place::{Fault, Place, Reason},
-};
+use super::place::{Fault, Place, Reason};
 
 const MAX_FILES: usize = 10_000;
 const MAX_DEPTH: usize = 32;
 const MAX_FILE: u64 = 64 * 1024 * 1024;
+const MAX_ALL: u64 = 512 * 1024 * 1024;
 
 /// What can be seen of a folder without reading its files.
 ///
@@ -26,35 +26,88 @@ pub(crate) struct Fingerprint {
     files: Vec<(PathBuf, u64, u64, i64, i64)>,
 }
 
-/// Looks at a folder. What cannot be looked at counts as absent; reading it says why.
-pub(crate) fn fingerprint(folder: &Path) -> Fingerprint {
-    let mut files = Vec::new();
-    for path in files_of(folder).unwrap_or_default() {
+impl Fingerprint {
+    /// Looks at one file.
+    pub(crate) fn of_file(path: &Path) -> Self {
+        let mut one = Self::default();
+        one.add(path.to_owned());
+        one
+    }
+
+    fn add(&mut self, path: PathBuf) {
         if let Ok(meta) = fs::metadata(&path) {
-            files.push((
-                path,
-                meta.ino(),
-                meta.size(),
-                meta.mtime(),
-                meta.mtime_nsec(),
-            ));
+            let seen = (meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
+            self.files.push((path, seen.0, seen.1, seen.2, seen.3));
         }
     }
-    Fingerprint { files }
 }
 
-/// The manifests below a folder, sorted.
-pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, InvalidManifests> {
-    let place = Place::file(&Arc::from(folder.to_string_lossy()));
-    let reason = match files_of(folder) {
-        Ok(files) if files.len() <= MAX_FILES => return Ok(files),
-        Ok(_) => Reason::Limit {
-            what: "the number of files",
-            limit: MAX_FILES as u64,
-        },
-        Err(error) => unreadable(&error),
-    };
-    Err(InvalidManifests::one(Fault::new(place, reason)))
+/// Looks at a folder. What cannot be looked at counts as absent; reading it says why.
+pub(crate) fn fingerprint(folder: &Path) -> Fingerprint {
+    let mut all = Fingerprint::default();
+    for path in files_of(folder).unwrap_or_default() {
+        all.add(path);
+    }
+    all
+}
+
+/// The texts of a folder at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Texts {
+    pub(super) files: Vec<(Arc<str>, String)>,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Texts {
+    /// Reads every manifest below a folder; what cannot be read is a fault.
+    pub(crate) fn read(folder: &Path) -> Self {
+        let mut texts = Self::default();
+        let place = Place::file(&Arc::from(folder.to_string_lossy()));
+        let files = match files_of(folder) {
+            Ok(files) => files,
+            Err(error) => {
+                texts.faults.push(Fault::new(place, unreadable(&error)));
+                return texts;
+            }
+        };
+        let mut size = 0;
+        for file in files {
+            match read(folder, &file) {
+                Ok((name, text)) => {
+                    size += text.len() as u64;
+                    texts.files.push((name, text));
+                }
+                Err(fault) => texts.faults.push(fault),
+            }
+            let over = [
+                (
+                    "the number of files",
+                    texts.files.len() as u64,
+                    MAX_FILES as u64,
+                ),
+                ("the size of all files in bytes", size, MAX_ALL),
+            ];
+            for (what, found, limit) in over {
+                if found > limit {
+                    texts
+                        .faults
+                        .push(Fault::new(place, Reason::Limit { what, limit }));
+                    return texts;
+                }
+            }
+        }
+        texts
+    }
+
+    /// Equal for equal names and texts: a file that was only touched changes nothing.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.files.hash(&mut hasher);
+        for fault in &self.faults {
+            fault.to_string().hash(&mut hasher);
+        }
+        hasher.finish()
+    }
 }
 
 fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -85,7 +138,7 @@ fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Reads one file; returns its path below the folder and its text.
-pub(super) fn read(folder: &Path, path: &Path) -> Result<(Arc<str>, String), Fault> {
+fn read(folder: &Path, path: &Path) -> Result<(Arc<str>, String), Fault> {
     let name: Arc<str> = Arc::from(path.strip_prefix(folder).unwrap_or(path).to_string_lossy());
     let fault = |reason| Fault::new(Place::file(&name), reason);
     let mut text = String::new();
@@ -118,7 +171,7 @@ fn is_manifest(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{files, fingerprint, read};
+    use super::{Texts, fingerprint};
     use crate::manifest::{Manifests, Reason};
     use std::fs;
 
@@ -137,11 +190,8 @@ mod tests {
         ] {
             fs::write(root.join(name), "").unwrap();
         }
-        let found: Vec<_> = files(root)
-            .unwrap()
-            .iter()
-            .map(|path| read(root, path).unwrap().0.to_string())
-            .collect();
+        let texts = Texts::read(root);
+        let found: Vec<_> = texts.files.iter().map(|(name, _)| &**name).collect();
         assert_eq!(found, ["b/a.yml", "z.yaml"]);
     }
 
@@ -172,6 +222,19 @@ mod tests {
         assert_ne!(second, fingerprint(folder.path()));
         fs::remove_file(&file).unwrap();
         assert_eq!(fingerprint(folder.path()).files.len(), 0);
+    }
+
+    #[test]
+    fn digest_follows_the_text_and_not_the_time() {
+        let _trace = meshwright_testkit::trace();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        fs::write(&file, "a: 1").unwrap();
+        let first = Texts::read(folder.path()).digest();
+        fs::write(&file, "a: 1").unwrap();
+        assert_eq!(first, Texts::read(folder.path()).digest());
+        fs::write(&file, "a: 2").unwrap();
+        assert_ne!(first, Texts::read(folder.path()).digest());
     }
 
     #[test]
