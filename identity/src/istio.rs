@@ -11,6 +11,7 @@ mod config;
 mod error;
 
 /// The messages and, with feature `server`, the server half of `istio.v1.auth`.
+#[rustfmt::skip]
 #[path = "generated/istio_v1_auth.rs"]
 pub mod proto;
 

@@ -19,6 +19,7 @@ impl Key {
         Zeroizing::new(PrivateKeyDer::Pkcs8(der))
     }
 
+    #[cfg(feature = "issuer-self-signed")]
     pub(crate) const fn pair(&self) -> &KeyPair {
         &self.0
     }
