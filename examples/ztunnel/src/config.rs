@@ -14,6 +14,7 @@
 //! - an unknown variable is ignored, as Istio ignores it, unless it begins with `MESHWRIGHT_`.
 
 mod control;
+mod dump;
 mod network;
 mod process;
 

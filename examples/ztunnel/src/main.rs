@@ -1,1 +1,5 @@
-fn main() {}
+//! The node proxy as a program; see the library.
+
+fn main() -> std::process::ExitCode {
+    meshwright_ztunnel::run(std::env::args_os())
+}

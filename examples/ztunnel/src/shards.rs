@@ -16,10 +16,11 @@ use tokio::sync::oneshot;
 /// How long a shard may take to drop what still runs when the process ends.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(200);
 
-/// The worker threads of the process; dropping it ends them.
+/// Threads of one purpose; dropping it ends them.
 #[derive(Debug)]
 pub(crate) struct Shards {
-    shards: Vec<Shard>,
+    first: Shard,
+    others: Vec<Shard>,
 }
 
 /// One worker thread as seen from the others.
@@ -40,31 +41,45 @@ pub(crate) struct Load(Arc<AtomicUsize>);
 pub(crate) struct Carried(Load);
 
 impl Shards {
-    /// Starts `count` threads named `ztunnel-0`, `ztunnel-1` and so on.
+    /// Starts `count` threads, at least one, named after `name`: `ztunnel-0`, `ztunnel-1` and so on.
     ///
     /// # Errors
     ///
     /// Returns the operating system's answer when a thread or its event queue cannot be made.
-    pub(crate) fn start(count: usize) -> io::Result<Self> {
-        let shards = (0..count.max(1))
-            .map(Shard::start)
+    pub(crate) fn start(name: &str, count: usize) -> io::Result<Self> {
+        let first = Shard::start(name, 0)?;
+        let others = (1..count)
+            .map(|index| Shard::start(name, index))
             .collect::<io::Result<_>>()?;
-        Ok(Self { shards })
+        Ok(Self { first, others })
+    }
+
+    /// Returns how many there are: at least one.
+    pub(crate) const fn len(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// Returns the runtime of the shard at `index`, counted round and round.
+    pub(crate) fn handle(&self, index: usize) -> Handle {
+        let place = (index % self.len()).checked_sub(1);
+        let shard = place.and_then(|place| self.others.get(place));
+        shard.unwrap_or(&self.first).handle.clone()
     }
 
     /// Returns every shard's handle and load, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Handle, &Load)> {
-        self.shards.iter().map(|shard| (&shard.handle, &shard.load))
+        let shards = std::iter::once(&self.first).chain(&self.others);
+        shards.map(|shard| (&shard.handle, &shard.load))
     }
 }
 
 impl Shard {
-    fn start(index: usize) -> io::Result<Self> {
+    fn start(name: &str, index: usize) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::Builder::new()
-            .name(format!("ztunnel-{index}"))
+            .name(format!("{name}-{index}"))
             .spawn(move || {
                 // A dropped sender ends the shard as a sent message does.
                 runtime.block_on(async { stopped.await.unwrap_or_default() });
@@ -79,17 +94,13 @@ impl Shard {
     }
 }
 
-impl Drop for Shards {
+impl Drop for Shard {
     fn drop(&mut self) {
-        for shard in &mut self.shards {
-            drop(shard.stop.take());
-        }
-        for shard in &mut self.shards {
-            if let Some(thread) = shard.thread.take()
-                && thread.join().is_err()
-            {
-                tracing::error!("a worker thread panicked");
-            }
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a worker thread panicked");
         }
     }
 }
@@ -122,7 +133,7 @@ mod tests {
     #[test]
     fn work_given_to_a_shard_runs_on_that_shards_thread() {
         let _trace = meshwright_testkit::trace();
-        let shards = Shards::start(2).unwrap();
+        let shards = Shards::start("ztunnel", 2).unwrap();
         for (index, (handle, _)) in shards.iter().enumerate() {
             let (tell, told) = oneshot::channel();
             handle.spawn(async move {
@@ -139,7 +150,7 @@ mod tests {
     #[test]
     fn load_counts_what_is_carried_until_dropped() {
         let _trace = meshwright_testkit::trace();
-        let shards = Shards::start(1).unwrap();
+        let shards = Shards::start("ztunnel", 1).unwrap();
         let (_, load) = shards.iter().next().unwrap();
         let one = load.carry();
         let two = load.carry();

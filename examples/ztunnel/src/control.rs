@@ -1,0 +1,154 @@
+//! Where the picture of the mesh comes from: a control plane, a file, or both.
+
+use std::sync::Arc;
+
+use meshwright_identity::grpc::{Channel, ChannelConfig};
+use meshwright_xds_client::client::{Client, ClientConfig, Node, NodeValue, Ready};
+use meshwright_xds_client::{Handler, Resource, Update};
+use tokio::task::JoinSet;
+
+use crate::certificates::{header_map, root_source, token_source};
+use crate::config::{self, ControlPlane};
+use crate::judge::Holds;
+use crate::local::LocalMesh;
+use crate::mesh::Mesh;
+use crate::program::RunError;
+use crate::shards::Shards;
+use crate::updates::{Addresses, Policies};
+
+/// The running source; dropping it ends its tasks.
+#[derive(Debug)]
+pub(crate) struct Source {
+    ready: Option<Ready>,
+    _tasks: JoinSet<()>,
+}
+
+/// Fills the stores: from the file at once, from the control plane for as long as the source is kept.
+///
+/// # Errors
+///
+/// Returns [`RunError`] if there is no source, or one cannot be used.
+pub(crate) fn connect(
+    mesh: &Arc<Mesh>,
+    mut addresses: Addresses,
+    mut policies: Policies,
+    holds: Holds,
+    thread: &Shards,
+) -> Result<Source, RunError> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn_on(holds.run(), &thread.handle(0));
+    let config = &mesh.config;
+    if let Some(local) = &config.local {
+        let local = LocalMesh::load(local).map_err(RunError::Local)?;
+        apply(&mut addresses, &local.addresses)?;
+        apply(&mut policies, &local.policies)?;
+    }
+    let Some(control_plane) = &config.control_plane else {
+        let Some(_) = &config.local else {
+            return Err(RunError::NoSource);
+        };
+        // The handlers are kept: with them goes the judge that ends holds.
+        tasks.spawn_on(keep((addresses, policies)), &thread.handle(0));
+        return Ok(Source {
+            ready: None,
+            _tasks: tasks,
+        });
+    };
+    let client = Client::new(
+        channel(control_plane)?,
+        node(config),
+        ClientConfig::default(),
+        Arc::clone(&mesh.telemetry) as Arc<_>,
+    )
+    .subscribe(addresses)
+    .subscribe(policies);
+    let ready = Some(client.ready());
+    tasks.spawn_on(client.run(), &thread.handle(0));
+    Ok(Source {
+        ready,
+        _tasks: tasks,
+    })
+}
+
+impl Source {
+    /// Waits until the first state is complete.
+    pub(crate) async fn ready(&mut self) {
+        if let Some(ready) = &mut self.ready
+            && ready.ready().await.is_err()
+        {
+            tracing::error!("the control plane's client has ended");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn keep<T: Send>(kept: T) {
+    std::future::pending::<()>().await;
+    drop(kept);
+}
+
+/// Gives entries of the file to the handler that would get them from a control plane.
+fn apply<M: prost::Message>(
+    handler: &mut impl Handler,
+    entries: &[(String, M)],
+) -> Result<(), RunError> {
+    let resources: Vec<_> = entries
+        .iter()
+        .map(|(name, message)| Resource::new(name.as_str(), message.encode_to_vec()))
+        .collect();
+    let rejected = handler.apply(Update::new(&resources, &[]));
+    if rejected.is_empty() {
+        return Ok(());
+    }
+    let reasons: Vec<_> = rejected.iter().map(ToString::to_string).collect();
+    Err(RunError::Refused {
+        reason: reasons.join("; "),
+    })
+}
+
+fn channel(control_plane: &ControlPlane) -> Result<Channel, RunError> {
+    let settings = ChannelConfig::new(control_plane.uri.clone(), root_source(&control_plane.roots))
+        .token(token_source(&control_plane.token))
+        .headers(header_map(&control_plane.headers));
+    let settings = match &control_plane.alternate_host {
+        Some(host) => settings.alternate_host(host.clone()),
+        None => settings,
+    };
+    Channel::new(settings).map_err(|source| RunError::Channel {
+        to: "the control plane",
+        source,
+    })
+}
+
+/// What the proxy tells the control plane about itself, as Istio's does.
+fn node(config: &config::Config) -> Node {
+    let own = &config.node;
+    let text = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default().to_owned();
+    let mut node = Node::ztunnel(
+        &own.instance_ip.to_string(),
+        &text(&own.pod_name),
+        &text(&own.pod_namespace),
+        &text(&own.name),
+    );
+    for (key, value) in &own.metadata {
+        node = node.metadata(key, value.as_str());
+    }
+    for (key, value) in &own.metadata_json {
+        node = node.metadata(key, json(value));
+    }
+    node
+}
+
+fn json(value: &serde_json::Value) -> NodeValue {
+    use serde_json::Value;
+    match value {
+        Value::Null => NodeValue::Null,
+        Value::Bool(value) => NodeValue::Bool(*value),
+        Value::Number(value) => NodeValue::Number(value.as_f64().unwrap_or_default()),
+        Value::String(value) => NodeValue::Text(value.clone()),
+        Value::Array(values) => NodeValue::List(values.iter().map(json).collect()),
+        Value::Object(fields) => {
+            NodeValue::Map(fields.iter().map(|(k, v)| (k.clone(), json(v))).collect())
+        }
+    }
+}

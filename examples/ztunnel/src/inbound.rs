@@ -1,0 +1,184 @@
+//! Tunnels from other proxies: who are you, is this yours to ask for, may you, deliver.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use meshwright_hbone::{
+    Authority, ConnectRequest, ResponseHeaders, ServerConnection, TcpLeg, accept_tls,
+};
+use meshwright_identity::PeerSvid;
+use meshwright_policy::ConnectionFacts;
+use meshwright_xds_client::route;
+use meshwright_xds_client::workload::Workload;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::baggage;
+use crate::ending::Ending;
+use crate::traffic::Traffic;
+use crate::worker::Station;
+
+/// Serves one connection of a peer, and every tunnel in it.
+pub(crate) async fn serve(
+    station: &Arc<Station>,
+    stream: TcpStream,
+    from: SocketAddr,
+    local: SocketAddr,
+) {
+    let (workload, connection) = match handshake(station, stream).await {
+        Ok(established) => established,
+        Err(ending) => return Traffic::failed_handshake(station, from, local, &ending),
+    };
+    let caller = Caller {
+        station: Arc::clone(station),
+        workload,
+        from,
+        local,
+    };
+    tunnels(Arc::new(caller), connection).await;
+}
+
+/// One peer's connection.
+#[derive(Debug)]
+struct Caller {
+    station: Arc<Station>,
+    /// The pod's record when the connection was made; it is looked up again for each tunnel.
+    workload: Arc<Workload>,
+    from: SocketAddr,
+    local: SocketAddr,
+}
+
+async fn handshake(
+    station: &Station,
+    stream: TcpStream,
+) -> Result<(Arc<Workload>, ServerConnection), Ending> {
+    let pod = &station.pod;
+    let workload = pod.mesh.workload(&pod.name).await?;
+    let member = pod.mesh.member(&workload).await?;
+    let connection = accept_tls(stream, &member, &station.server)
+        .await
+        .map_err(Ending::Accept)?;
+    Ok((workload, connection))
+}
+
+/// Takes requests until the connection ends; each tunnel is a task of its own on this thread.
+async fn tunnels(caller: Arc<Caller>, mut connection: ServerConnection) {
+    let mut tunnels = JoinSet::new();
+    loop {
+        tokio::select! {
+            request = connection.accept() => match request {
+                Some(Ok(request)) => {
+                    tunnels.spawn(tunnel(Arc::clone(&caller), request));
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(from = %caller.from, error = %crate::chain(&error), "a peer's connection failed");
+                    break;
+                }
+                None => break,
+            },
+            Some(ended) = tunnels.join_next() => note(&ended),
+        }
+    }
+    // What the peer has not seen the end of ends now: the connection below it is gone.
+    drop(connection);
+    while let Some(ended) = tunnels.join_next().await {
+        note(&ended);
+    }
+}
+
+fn note(ended: &Result<(), tokio::task::JoinError>) {
+    if ended.as_ref().is_err_and(tokio::task::JoinError::is_panic) {
+        tracing::error!("a tunnel's task panicked; the others go on");
+    }
+}
+
+async fn tunnel(caller: Arc<Caller>, request: ConnectRequest) {
+    let mut traffic = Traffic::tunnelled(&caller.station, caller.from, caller.local, &request);
+    let ending = carry(&caller, request, &mut traffic).await;
+    traffic.end(&ending);
+}
+
+async fn carry(caller: &Caller, mut request: ConnectRequest, traffic: &mut Traffic) -> Ending {
+    let asked = Asked {
+        authority: request.authority().clone(),
+        peer: Arc::clone(request.peer()),
+    };
+    let established = tokio::select! {
+        established = establish(caller, &asked, traffic) => established,
+        reset = request.abandoned() => return Ending::Abandoned(reset),
+    };
+    let (admission, server, headers) = match established {
+        Ok(established) => established,
+        Err(ending) => {
+            request.refuse(ending.status());
+            return ending;
+        }
+    };
+    // 200 says that the application has accepted.
+    let client = match request.accept(headers) {
+        Ok(tunnel) => tunnel,
+        Err(reset) => return Ending::Abandoned(reset),
+    };
+    tokio::select! {
+        end = traffic.carry(client, server) => Ending::Relayed(end),
+        revoked = admission.revoked() => Ending::Revoked(revoked),
+    }
+}
+
+/// What a peer asks for.
+struct Asked {
+    authority: Authority,
+    peer: Arc<PeerSvid>,
+}
+
+type Established = (meshwright_policy::Admission, TcpLeg, ResponseHeaders);
+
+async fn establish(
+    caller: &Caller,
+    asked: &Asked,
+    traffic: &mut Traffic,
+) -> Result<Established, Ending> {
+    let pod = &caller.station.pod;
+    let mesh = &pod.mesh;
+    let workload = mesh.workload(&pod.name).await?;
+    if workload.identity() != caller.workload.identity() {
+        return Err(Ending::IdentityChanged);
+    }
+    let snapshot = mesh.snapshot();
+    let illegal = mesh.illegal_ports();
+    let authority = to_route(&asked.authority)?;
+    let target = route::inbound(&snapshot, &workload, caller.local, &authority, illegal)
+        .map_err(Ending::NoRoute)?;
+    traffic.to_target(&snapshot, &workload, &target);
+    let facts = ConnectionFacts::new(
+        Some(asked.peer.id.clone()),
+        caller.from,
+        target.destination,
+        workload.uid().clone(),
+    );
+    let admission = mesh
+        .admit(facts.with_requested(asked.authority.to_string().into()))
+        .await
+        .map_err(Ending::Denied)?;
+    let stream = caller
+        .station
+        .dial_application(caller.from.ip(), target.address)
+        .await
+        .map_err(Ending::Application)?;
+    let mut headers = ResponseHeaders::new();
+    if mesh.config.telemetry.response_baggage {
+        headers = headers.with_baggage(baggage::of(&workload).to_header());
+    }
+    Ok((admission, TcpLeg::new(stream), headers))
+}
+
+fn to_route(authority: &Authority) -> Result<route::Authority, Ending> {
+    match authority {
+        Authority::Ip(address) => Ok(route::Authority::Ip(*address)),
+        Authority::Host { name, port, .. } => Ok(route::Authority::Host {
+            name: name.clone(),
+            port: *port,
+        }),
+        _ => Err(Ending::NotUnderstood),
+    }
+}

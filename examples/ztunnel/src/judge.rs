@@ -1,0 +1,114 @@
+//! Judging live connections again, now and when a hold ends.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use meshwright_policy::{Concerned, Hold, Live, Subject};
+use meshwright_xds_client::workload::Reader;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// How long a live connection may stay after its workload began to list a policy that nobody has sent.
+const HOLD: Duration = Duration::from_secs(10);
+
+/// Holds that begin this close together end together.
+const TOGETHER: Duration = Duration::from_millis(500);
+
+/// Judgements whose holds wait to be noted; a later one covers those that found no place.
+const QUEUE: usize = 64;
+
+/// Judges all live connections again when something changed.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    live: Live,
+    holds: mpsc::Sender<Hold>,
+}
+
+/// Ends holds when their time is over: run it beside the handlers.
+#[derive(Debug)]
+pub(crate) struct Holds {
+    live: Live,
+    begun: mpsc::Receiver<Hold>,
+}
+
+/// Creates a judge and the ender of the holds that it begins.
+pub(crate) fn judge(live: Live) -> (Judge, Holds) {
+    let (holds, begun) = mpsc::channel(QUEUE);
+    let ender = Holds {
+        live: live.clone(),
+        begun,
+    };
+    (Judge { live, holds }, ender)
+}
+
+/// Answers which policies a workload lists now.
+pub(crate) fn subjects(workloads: Reader) -> impl meshwright_policy::Subjects {
+    move |uid: &str, judge: &mut dyn FnMut(Subject<'_>)| {
+        if let Some(workload) = workloads.snapshot().workload_by_uid(uid) {
+            judge(Subject::new(
+                workload.namespace(),
+                workload.authorization_policies(),
+            ));
+        }
+    }
+}
+
+impl Judge {
+    /// Judges every live connection by what is in force now.
+    pub(crate) fn again(&self) {
+        let judged = self.live.judge_again(Concerned::All);
+        if judged.revoked > 0 {
+            tracing::info!(
+                closed = judged.revoked,
+                judged = judged.judged,
+                "live connections are no longer allowed"
+            );
+        }
+        if judged.held > 0 && self.holds.try_send(judged.hold).is_err() {
+            tracing::debug!("the end of a hold is noted with the next change");
+        }
+    }
+}
+
+impl Holds {
+    /// Ends holds until the judge is dropped.
+    pub(crate) async fn run(mut self) {
+        let mut waiting: VecDeque<(Instant, Hold)> = VecDeque::new();
+        loop {
+            let next = waiting.front().map(|(end, _)| *end);
+            let ends = async {
+                match next {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                begun = self.begun.recv() => match begun {
+                    Some(hold) => note(&mut waiting, hold),
+                    None => return,
+                },
+                () = ends => if let Some((_, hold)) = waiting.pop_front() {
+                    self.end(hold);
+                },
+            }
+        }
+    }
+
+    fn end(&self, hold: Hold) {
+        let judged = self.live.end_hold(hold);
+        if judged.revoked > 0 {
+            tracing::warn!(
+                closed = judged.revoked,
+                "a listed policy did not arrive; connections under it are closed"
+            );
+        }
+    }
+}
+
+fn note(waiting: &mut VecDeque<(Instant, Hold)>, hold: Hold) {
+    let end = Instant::now() + HOLD;
+    match waiting.back_mut() {
+        Some((last, newest)) if end.duration_since(*last) < TOGETHER => *newest = hold,
+        _ => waiting.push_back((end, hold)),
+    }
+}

@@ -1,0 +1,188 @@
+//! Around the program: arguments, settings, limits of the process, and how its end is told.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use meshwright_identity::InvalidSpiffeId;
+use meshwright_identity::grpc::InvalidChannel;
+use meshwright_istio_surface::env::Variables;
+use meshwright_istio_surface::logging::{Control as Logging, Logging as LogSetup};
+use meshwright_istio_surface::server::BindError;
+use meshwright_policy::Mode;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::runtime::Builder;
+
+use crate::config::{Command, Config, Machine, PolicyMode};
+use crate::local::LocalError;
+
+/// How long the last log lines may take.
+const FLUSH: Duration = Duration::from_secs(1);
+
+const HELP: &str = "usage: ztunnel [proxy | version | help]\n\n\
+    proxy     serves the pods of this node (the default); settings are variables, see the README\n\
+    version   prints the version\n\
+    help      prints this text\n";
+
+/// The program could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A port of the process is taken.
+    #[error("could not serve the process's own ports")]
+    Bind(#[source] BindError),
+    /// The certificate authority made in this process failed.
+    #[error("could not make a certificate authority")]
+    Authority(#[source] meshwright_identity::ca::CaError),
+    /// The settings of a channel to the control plane or authority cannot work.
+    #[error("could not prepare the channel to {to}")]
+    Channel {
+        /// `the control plane` or `the certificate authority`.
+        to: &'static str,
+        /// Why.
+        source: InvalidChannel,
+    },
+    /// The local source could not be used.
+    #[error("could not use the local source")]
+    Local(#[source] LocalError),
+    /// Neither a control plane nor a local source is configured.
+    #[error("there is no source of workloads: set XDS_ADDRESS or LOCAL_XDS_PATH")]
+    NoSource,
+    /// Entries of the local source were refused by the rules for a control plane's.
+    #[error("the local source was refused: {reason}")]
+    Refused {
+        /// Names and reasons.
+        reason: String,
+    },
+    /// The process cannot receive signals.
+    #[error("could not listen for signals")]
+    Signals(#[source] io::Error),
+    /// A thread could not be made.
+    #[error("could not start the worker threads")]
+    Threads(#[source] io::Error),
+    /// `TRUST_DOMAIN` is not one.
+    #[error("TRUST_DOMAIN is not a trust domain")]
+    TrustDomain(#[source] InvalidSpiffeId),
+}
+
+/// Reads arguments and settings, starts the log, and runs `program` to its end.
+pub(crate) fn start<I, P, F>(arguments: I, program: P) -> ExitCode
+where
+    I: IntoIterator<Item = OsString>,
+    P: FnOnce(Config, Logging) -> F,
+    F: Future<Output = Result<(), RunError>>,
+{
+    let arguments: Vec<String> = arguments
+        .into_iter()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    match Command::parse(&arguments) {
+        Ok(Command::Help) => say(HELP),
+        Ok(Command::Version) => say(&format!("{}\n", version())),
+        Ok(_) => match proxy(&arguments, program) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&*error),
+        },
+        Err(unknown) => complain(&unknown),
+    }
+}
+
+fn proxy<P, F>(arguments: &[String], program: P) -> Result<(), Box<dyn Error>>
+where
+    P: FnOnce(Config, Logging) -> F,
+    F: Future<Output = Result<(), RunError>>,
+{
+    let config = Config::load(&Variables::of_process(), arguments, Machine::probe())?;
+    let telemetry = &config.telemetry;
+    let logging = LogSetup::new(telemetry.filter.clone(), telemetry.format).start()?;
+    tracing::info!(version = %version(), workers = config.workers, mode = ?config.policy_mode, "starting");
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    raise_descriptor_limit();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(program(config, logging.clone()));
+    runtime.shutdown_timeout(FLUSH);
+    match &outcome {
+        Ok(()) => tracing::info!("shutdown complete"),
+        Err(error) => tracing::error!(error = %chain(error), "could not go on"),
+    }
+    if let Err(closed) = logging.flush(FLUSH) {
+        complain(&closed);
+    }
+    Ok(outcome?)
+}
+
+/// Every connection is two descriptors: the soft limit of a shell is no measure for a node.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "could not raise the limit of open files");
+    }
+}
+
+/// Returns the version in the form that Istio's tools expect.
+pub(crate) fn version() -> String {
+    format!(
+        "version.BuildInfo{{Version:\"{}\", GitRevision:\"unknown\", RustVersion:\"{}\", BuildProfile:\"{}\", \
+         BuildStatus:\"Clean\", IstioVersion:\"unknown\", CryptoProvider:\"tls-aws-lc\"}}",
+        env!("CARGO_PKG_VERSION"),
+        env!("CARGO_PKG_RUST_VERSION"),
+        profile(),
+    )
+}
+
+/// Returns how this program was compiled.
+pub(crate) const fn profile() -> &'static str {
+    if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    }
+}
+
+/// Returns the tag of the build metric.
+pub(crate) fn tag(config: &Config) -> &str {
+    config
+        .telemetry
+        .istio_version
+        .as_deref()
+        .unwrap_or(env!("CARGO_PKG_VERSION"))
+}
+
+pub(crate) const fn mode(config: &Config) -> Mode {
+    match config.policy_mode {
+        PolicyMode::Strict => Mode::Strict,
+        PolicyMode::IstioCompatible => Mode::IstioCompatible,
+    }
+}
+
+/// Writes an error and its causes in one line.
+pub(crate) fn chain(error: &(dyn Error + '_)) -> String {
+    let mut text = error.to_string();
+    let mut link = error.source();
+    while let Some(source) = link {
+        // Writing to a string cannot fail.
+        let _infallible = write!(text, ": {source}");
+        link = source.source();
+    }
+    text
+}
+
+fn say(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_closed) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(error: &dyn Error) -> ExitCode {
+    // Nobody is left to tell if standard error is closed.
+    let _closed = writeln!(io::stderr(), "ztunnel: {}", chain(error));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,285 @@
+//! One connection as log and metrics see it: filled in as more is learnt, reported once at its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use meshwright_hbone::{Authority, ConnectRequest, Leg, Meter, Relay, RelayConfig, relay};
+use meshwright_identity::{AcceptedPeers, PeerSvid};
+use meshwright_istio_surface::access_log::AccessRecord;
+use meshwright_istio_surface::metrics::{
+    Label, OpenConnection, Party, Reporter, SecurityPolicy, SocketGuard, TrafficLabels,
+};
+use meshwright_xds_client::route::{InboundTarget, Route, RouteKind};
+use meshwright_xds_client::workload::{Service, Snapshot, Workload};
+
+use crate::ending::Ending;
+use crate::pod::Pod;
+use crate::served::{Listed, Outgoing, OutgoingConnection};
+use crate::worker::Station;
+
+/// One connection, from accept to its end.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    pod: Arc<Pod>,
+    record: AccessRecord,
+    labels: TrafficLabels,
+    begun: Instant,
+    open: Option<Arc<OpenConnection>>,
+    listed: Option<Listed>,
+    _socket: SocketGuard,
+}
+
+/// Counts a connection's bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted(Arc<OpenConnection>);
+
+impl Meter for Counted {
+    fn moved(&self, a_to_b: u64, b_to_a: u64) {
+        self.0.moved(a_to_b, b_to_a);
+    }
+}
+
+impl Traffic {
+    /// A pod's own connection.
+    pub(crate) fn outbound(station: &Station, from: SocketAddr, destination: SocketAddr) -> Self {
+        Self::new(&station.pod, Reporter::Source, from, destination)
+    }
+
+    /// Plaintext to a pod.
+    pub(crate) fn plain(station: &Station, from: SocketAddr, destination: SocketAddr) -> Self {
+        Self::new(&station.pod, Reporter::Destination, from, destination)
+    }
+
+    /// A tunnel to a pod.
+    pub(crate) fn tunnelled(
+        station: &Station,
+        from: SocketAddr,
+        local: SocketAddr,
+        request: &ConnectRequest,
+    ) -> Self {
+        let mut traffic = Self::new(&station.pod, Reporter::Destination, from, local);
+        traffic.labels.security = SecurityPolicy::MutualTls;
+        if let Authority::Ip(address) = request.authority() {
+            traffic.record.dst_hbone_addr = Some(*address);
+        }
+        traffic.from_peer(request);
+        traffic
+    }
+
+    /// Reports a connection that never got as far as to ask for anything.
+    pub(crate) fn failed_handshake(
+        station: &Station,
+        from: SocketAddr,
+        local: SocketAddr,
+        ending: &Ending,
+    ) {
+        let traffic = Self::new(&station.pod, Reporter::Destination, from, local);
+        traffic.end(ending);
+    }
+
+    fn new(pod: &Arc<Pod>, reporter: Reporter, from: SocketAddr, to: SocketAddr) -> Self {
+        Self {
+            record: AccessRecord::new(reporter, from, to),
+            labels: TrafficLabels::new(reporter),
+            begun: Instant::now(),
+            open: None,
+            listed: None,
+            _socket: pod.mesh.telemetry.metrics.socket_opened(reporter),
+            pod: Arc::clone(pod),
+        }
+    }
+
+    /// The client is the pod itself.
+    pub(crate) fn from_workload(&mut self, workload: &Workload) {
+        self.record.source(workload);
+        self.labels.source = party(workload);
+    }
+
+    /// The client is whoever owns the address, as far as the control plane knows.
+    pub(crate) fn from_plain_client(&mut self, snapshot: &Snapshot, own: &Workload) {
+        let network = &self.pod.mesh.config.node.network;
+        let from = self.record.src_addr.ip();
+        if let Some(client) = snapshot.workload_by_address(network, from) {
+            let client = Arc::clone(client);
+            self.from_workload(&client);
+        }
+        self.to_workload(own);
+    }
+
+    /// The client has proved an identity. Its workload is looked up by address; where that cannot
+    /// be, or names another identity, what the certificate says counts, then what the peer claims.
+    fn from_peer(&mut self, request: &ConnectRequest) {
+        let peer: &PeerSvid = request.peer();
+        let network = &self.pod.mesh.config.node.network;
+        let crossed = request
+            .forwarded_network()
+            .is_some_and(|theirs| !theirs.eq_ignore_ascii_case(network));
+        let snapshot = self.pod.mesh.snapshot();
+        let from = self.record.src_addr.ip();
+        let known = (!crossed)
+            .then(|| snapshot.workload_by_address(network, from))
+            .flatten()
+            .filter(|workload| workload.identity() == peer.id);
+        match known {
+            Some(workload) => {
+                let workload = Arc::clone(workload);
+                self.from_workload(&workload);
+            }
+            None => self.from_claims(request),
+        }
+        let identity: Arc<str> = peer.id.as_str().into();
+        self.labels.source.principal = Label::known(&identity);
+        self.record.src_identity = Some(identity);
+    }
+
+    fn from_claims(&mut self, request: &ConnectRequest) {
+        let claims = request.baggage();
+        let claimed =
+            |value: &Option<Arc<str>>| value.as_deref().map_or_else(Label::default, Label::claimed);
+        let source = &mut self.labels.source;
+        source.workload = claimed(&claims.workload_name);
+        source.canonical_service = claimed(&claims.service_name);
+        source.canonical_revision = claimed(&claims.service_version);
+        source.cluster = claimed(&claims.cluster);
+        source.region = claimed(&claims.region);
+        source.zone = claimed(&claims.zone);
+        source.known = claims.workload_name.is_some();
+        // The namespace is part of what the certificate proves.
+        if let Some(workload) = request.peer().id.workload() {
+            source.namespace = workload.namespace.into();
+            self.record.src_namespace = Some(workload.namespace.into());
+        }
+    }
+
+    /// The server is the pod.
+    fn to_workload(&mut self, workload: &Workload) {
+        self.record.destination(workload);
+        self.labels.destination = party(workload);
+    }
+
+    /// The server is the pod, asked for through a tunnel.
+    pub(crate) fn to_target(
+        &mut self,
+        snapshot: &Snapshot,
+        own: &Workload,
+        target: &InboundTarget,
+    ) {
+        self.to_workload(own);
+        self.record.dst_hbone_addr = Some(target.destination);
+        self.show_identities(own);
+        let service = target
+            .service
+            .clone()
+            .or_else(|| only_service(snapshot, own));
+        if let Some(service) = service {
+            self.to_service(&service);
+        }
+    }
+
+    /// Where the pod's own connection goes.
+    pub(crate) fn to_route(&mut self, route: &Route) {
+        if let Some(service) = &route.service {
+            self.to_service(service);
+        }
+        if let Some(workload) = &route.workload {
+            self.to_workload(workload);
+        }
+        let (actual, protocol) = match &route.kind {
+            RouteKind::Hbone {
+                address, authority, ..
+            } => {
+                if let meshwright_xds_client::route::Authority::Ip(target) = authority {
+                    self.record.dst_hbone_addr = Some(*target);
+                }
+                (*address, "HBONE")
+            }
+            RouteKind::Tcp(address) | RouteKind::Passthrough(address) => (*address, "TCP"),
+            _ => return,
+        };
+        let connection = OutgoingConnection {
+            original: self.record.dst_addr,
+            actual,
+            protocol,
+        };
+        self.record.dst_addr = actual;
+        self.listed = Some(Outgoing::list(&self.pod, self.record.src_addr, connection));
+    }
+
+    /// Both ends of the tunnel have proved who they are.
+    ///
+    /// Of a peer that may have one of several identities, nothing is said.
+    pub(crate) fn tunnel_is_open(&mut self, own: &Workload, accepted: &AcceptedPeers) {
+        self.labels.security = SecurityPolicy::MutualTls;
+        let own: Arc<str> = own.identity().as_str().into();
+        self.labels.source.principal = Label::known(&own);
+        self.record.src_identity = Some(own);
+        let mut accepted = accepted.iter();
+        if let (Some(peer), None) = (accepted.next(), accepted.next()) {
+            let peer: Arc<str> = peer.as_str().into();
+            self.labels.destination.principal = Label::known(&peer);
+            self.record.dst_identity = Some(peer);
+        }
+    }
+
+    fn show_identities(&mut self, own: &Workload) {
+        let own: Arc<str> = own.identity().as_str().into();
+        self.labels.destination.principal = Label::known(&own);
+        self.record.dst_identity = Some(own);
+    }
+
+    fn to_service(&mut self, service: &Service) {
+        self.record.dst_service = Some(Arc::clone(service.hostname()));
+        self.labels.service.host = Label::known(service.hostname());
+        self.labels.service.namespace = Label::known(service.namespace());
+        self.labels.service.name = Label::known(service.name());
+    }
+
+    /// Counts the connection as opened and moves its bytes; the client's leg comes first.
+    pub(crate) fn carry<A: Leg, B: Leg>(&mut self, client: A, server: B) -> Relay<A, B, Counted> {
+        let open = self.count_open();
+        relay(client, server, &RelayConfig::default(), Counted(open))
+    }
+
+    fn count_open(&mut self) -> Arc<OpenConnection> {
+        let traffic = self.pod.mesh.telemetry.metrics.traffic();
+        let open = self
+            .open
+            .get_or_insert_with(|| Arc::new(traffic.series(&self.labels).open()));
+        Arc::clone(open)
+    }
+
+    /// Reports the end: the access-log line and the counters.
+    pub(crate) fn end(mut self, ending: &Ending) {
+        let open = self.count_open();
+        let reason = ending.reason();
+        open.finish(reason.flag(), reason.establishment());
+        let (sent, received) = open.sent_and_received();
+        self.record.bytes_sent = sent;
+        self.record.bytes_recv = received;
+        self.record.duration = self.begun.elapsed();
+        self.record.error = ending.error();
+        self.record.emit();
+    }
+}
+
+fn party(workload: &Workload) -> Party {
+    let mut party = Party::default();
+    party.workload = Label::known(workload.workload_name());
+    party.canonical_service = Label::known(workload.canonical_name());
+    party.canonical_revision = Label::known(workload.canonical_revision());
+    party.namespace = Label::known(workload.namespace());
+    party.cluster = Label::known(workload.cluster_id());
+    party.region = Label::known(&workload.locality().region);
+    party.zone = Label::known(&workload.locality().zone);
+    party.known = true;
+    party
+}
+
+/// The service of a pod that backs exactly one.
+fn only_service(snapshot: &Snapshot, own: &Workload) -> Option<Arc<Service>> {
+    match own.services() {
+        [one] => snapshot.service(&one.service).cloned(),
+        _ => None,
+    }
+}
