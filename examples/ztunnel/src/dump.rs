@@ -1,8 +1,6 @@
-//! `/config_dump`: what `istioctl ztunnel-config` reads.
+//! `/config_dump`: everything that the proxy knows, as `istioctl ztunnel-config` reads it.
 
-use std::fmt;
 use std::io::{self, Write};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use meshwright_istio_surface::config_dump::{
@@ -16,51 +14,25 @@ use crate::config::Http2;
 use crate::mesh::Mesh;
 use crate::served::ServedPod;
 
-/// Takes a picture of everything when asked.
+/// Collects the document when it is asked for.
+#[derive(Debug)]
 pub(crate) struct Dump {
     mesh: Arc<Mesh>,
     policies: PolicyReader,
 }
 
 impl Dump {
-    pub(crate) fn new(mesh: Arc<Mesh>, policies: PolicyReader) -> Self {
+    pub(crate) const fn new(mesh: Arc<Mesh>, policies: PolicyReader) -> Self {
         Self { mesh, policies }
     }
 
-    fn document(&self) -> ConfigDocument {
-        let mesh = &self.mesh;
-        let snapshot = mesh.snapshot();
-        let istio = mesh.config.telemetry.istio_version.as_deref();
-        let version = BuildVersion::of_this_program(istio);
-        let mut document = ConfigDocument::new(Arc::clone(&snapshot), version);
-        document.policies = self.policies.set().policies().cloned().collect();
-        document.certificates = mesh.identities.statuses();
-        document.config = mesh.config.to_json(in_force());
-        for pod in mesh.served.pods().iter() {
-            let state = self.pod_state(&snapshot, pod);
-            document.workload_state.insert(pod.uid.to_string(), state);
-        }
-        document
-    }
-
-    fn pod_state(&self, snapshot: &Snapshot, served: &ServedPod) -> PodState {
+    fn state_of(&self, served: &ServedPod, snapshot: &Snapshot) -> PodState {
         let name = &served.name;
-        let state = match &served.pod {
+        let up = match served.pod {
             Some(_) => ProxyState::Up,
             None => ProxyState::Pending,
         };
-        let mut shown = PodState::new(state, &name.name, &name.namespace, &name.service_account);
-        let Some(pod) = &served.pod else {
-            return shown;
-        };
-        for (from, connection) in pod.outgoing.snapshot() {
-            let protocol = match connection.protocol {
-                "HBONE" => ConnectionProtocol::Hbone,
-                _ => ConnectionProtocol::Tcp,
-            };
-            let connected = ConnectionState::new(from, connection.actual, protocol);
-            shown.outbound(connected.asked_for(connection.original.to_string()));
-        }
+        let mut state = PodState::new(up, &name.name, &name.namespace, &name.service_account);
         let workload = snapshot.workload_of_pod(&name.namespace, &name.name, &name.service_account);
         if let Some(workload) = workload {
             self.mesh.live.for_each_of(workload.uid(), |facts| {
@@ -68,35 +40,36 @@ impl Dump {
                     Some(_) => ConnectionProtocol::Hbone,
                     None => ConnectionProtocol::Tcp,
                 };
-                let connected =
-                    ConnectionState::new(facts.source_addr, facts.destination, protocol);
-                shown.inbound(match &facts.requested {
-                    Some(requested) => connected.asked_for(&**requested),
-                    None => connected,
-                });
+                state.inbound(ConnectionState::new(
+                    facts.source_addr,
+                    facts.destination,
+                    protocol,
+                ));
             });
         }
-        shown
+        for (from, connection) in served.pod.iter().flat_map(|pod| pod.outgoing.snapshot()) {
+            let listed = ConnectionState::new(from, connection.actual, connection.protocol);
+            state.outbound(listed.asked_for(connection.original.to_string()));
+        }
+        state
     }
 }
 
 impl ConfigDump for Dump {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.document().write(out)
-    }
-}
-
-impl fmt::Debug for Dump {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dump").finish_non_exhaustive()
-    }
-}
-
-/// What `meshwright-hbone` chooses where no variable does.
-fn in_force() -> Http2 {
-    Http2 {
-        stream_window: NonZeroU32::new(256 << 10),
-        connection_window: NonZeroU32::new(32 << 20),
-        frame_size: NonZeroU32::new(64 << 10),
+        let mesh = &self.mesh;
+        let snapshot = mesh.snapshot();
+        let version = BuildVersion::of_this_program(mesh.config.telemetry.istio_version.as_deref());
+        let mut document = ConfigDocument::new(Arc::clone(&snapshot), version);
+        document.policies = self.policies.set().policies().cloned().collect();
+        document.certificates = mesh.identities.statuses();
+        document.config = mesh.config.to_json(Http2::default());
+        document.workload_state = mesh
+            .served
+            .pods()
+            .iter()
+            .map(|pod| (pod.uid.to_string(), self.state_of(pod, &snapshot)))
+            .collect();
+        document.write(out)
     }
 }

@@ -39,6 +39,9 @@ pub(crate) enum Ending {
     NotUnderstood,
     /// It was meant for one of the proxy's own ports.
     OwnPort(SocketAddr),
+    /// The application expects a PROXY header, which this version does not write. Without it, whatever the
+    /// client sends first would be believed as its address and identity.
+    ProxyProtocol,
     /// Bytes were moved until this.
     Relayed(RelayEnd),
     /// A policy changed while it was open.
@@ -82,7 +85,7 @@ impl Ending {
             Self::Denied(_) => Reason::Denied,
             Self::Application(_) => Reason::Application,
             Self::Destination(_) => Reason::Destination,
-            Self::NoRoute(_) | Self::NotUnderstood => Reason::NoRoute,
+            Self::NoRoute(_) | Self::NotUnderstood | Self::ProxyProtocol => Reason::NoRoute,
             Self::OwnPort(_) => Reason::SelfCall,
             Self::Relayed(end) => match end.reason {
                 EndReason::Finished => Reason::Finished,
@@ -124,6 +127,9 @@ impl fmt::Display for Ending {
             Self::NoRoute(no_route) => no_route.fmt(f),
             Self::NotUnderstood => f.write_str("a route that this version does not understand"),
             Self::OwnPort(address) => address.fmt(f),
+            Self::ProxyProtocol => {
+                f.write_str("the application expects a PROXY header, which is not supported")
+            }
             Self::Relayed(end) => end.reason.fmt(f),
             Self::Revoked(revoked) => revoked.fmt(f),
             Self::UnknownWorkload(pod) => write!(f, "no record of pod {pod}"),

@@ -9,7 +9,7 @@ use meshwright_hbone::{
 use meshwright_identity::PeerSvid;
 use meshwright_policy::ConnectionFacts;
 use meshwright_xds_client::route;
-use meshwright_xds_client::workload::Workload;
+use meshwright_xds_client::workload::{ApplicationProtocol, Workload};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -144,12 +144,16 @@ async fn establish(
     if workload.identity() != caller.workload.identity() {
         return Err(Ending::IdentityChanged);
     }
+    let tunnel = workload.application_tunnel();
+    if tunnel.is_some_and(|tunnel| tunnel.protocol == ApplicationProtocol::Proxy) {
+        return Err(Ending::ProxyProtocol);
+    }
     let snapshot = mesh.snapshot();
     let illegal = mesh.illegal_ports();
     let authority = to_route(&asked.authority)?;
     let target = route::inbound(&snapshot, &workload, caller.local, &authority, illegal)
         .map_err(Ending::NoRoute)?;
-    traffic.to_target(&snapshot, &workload, &target);
+    traffic.note_target(&snapshot, &workload, &target);
     let facts = ConnectionFacts::new(
         Some(asked.peer.id.clone()),
         caller.from,

@@ -31,8 +31,7 @@ pub(crate) struct LocalMesh {
 
 /// The file could not be used; nothing of it is applied.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LocalError {
+pub(crate) enum LocalError {
     /// The file could not be read, or is larger than 64 MiB.
     #[error("could not read the local source {}", path.display())]
     Read {
@@ -54,14 +53,13 @@ pub enum LocalError {
 
 /// One value of the file that cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct InvalidEntry {
+pub(crate) struct InvalidEntry {
     /// Where, for instance `workloads[3].workloadIps`.
-    pub place: String,
+    place: String,
     /// The value.
-    pub value: String,
+    value: String,
     /// What it should have been.
-    pub wanted: &'static str,
+    wanted: &'static str,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -43,13 +43,13 @@ async fn connect(
     let pod = &station.pod;
     let mesh = &pod.mesh;
     let workload = mesh.workload(&pod.name).await?;
-    traffic.from_workload(&workload);
+    traffic.note_source(&workload);
     let snapshot = mesh.snapshot();
     let source = Source::new(&workload, &mesh.config.node.network, from.ip())
         .with_illegal_ports(mesh.illegal_ports());
     let route = route::outbound(&snapshot, &source, destination, &mut rand::rng())
         .map_err(Ending::NoRoute)?;
-    traffic.to_route(&route);
+    traffic.note_route(&route);
     match &route.kind {
         RouteKind::Passthrough(to) | RouteKind::Tcp(to) => {
             let stream = station

@@ -51,7 +51,7 @@ async fn carry(
         Ok(workload) => workload,
         Err(ending) => return ending,
     };
-    traffic.from_plain_client(&mesh.snapshot(), &workload);
+    traffic.note_plain_client(&mesh.snapshot(), &workload);
     let facts = ConnectionFacts::new(None, from, destination, workload.uid().clone());
     let admission = match mesh.admit(facts).await {
         Ok(admission) => admission,

@@ -57,14 +57,13 @@ pub(crate) struct PodProxy {
 /// A pod's listeners could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("could not listen on port {port} of pod {pod}")]
-#[non_exhaustive]
-pub struct StartError {
+pub(crate) struct StartError {
     /// Namespace and name.
-    pub pod: String,
+    pod: String,
     /// The port.
-    pub port: u16,
+    port: u16,
     /// Why.
-    pub source: ListenError,
+    source: ListenError,
 }
 
 impl PodProxy {

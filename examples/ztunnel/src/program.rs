@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use meshwright_identity::InvalidSpiffeId;
 use meshwright_identity::grpc::InvalidChannel;
+use meshwright_istio_surface::config_dump::BuildVersion;
 use meshwright_istio_surface::env::Variables;
 use meshwright_istio_surface::logging::{Control as Logging, Logging as LogSetup};
 use meshwright_istio_surface::server::BindError;
@@ -29,8 +30,7 @@ const HELP: &str = "usage: ztunnel [proxy | version | help]\n\n\
 
 /// The program could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RunError {
+pub(crate) enum RunError {
     /// A port of the process is taken.
     #[error("could not serve the process's own ports")]
     Bind(#[source] BindError),
@@ -82,7 +82,7 @@ where
         .collect();
     match Command::parse(&arguments) {
         Ok(Command::Help) => say(HELP),
-        Ok(Command::Version) => say(&format!("{}\n", version())),
+        Ok(Command::Version) => say(&format!("{}\n", BuildVersion::of_this_program(None))),
         Ok(_) => match proxy(&arguments, program) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&*error),
@@ -99,7 +99,8 @@ where
     let config = Config::load(&Variables::of_process(), arguments, Machine::probe())?;
     let telemetry = &config.telemetry;
     let logging = LogSetup::new(telemetry.filter.clone(), telemetry.format).start()?;
-    tracing::info!(version = %version(), workers = config.workers, mode = ?config.policy_mode, "starting");
+    let version = BuildVersion::of_this_program(telemetry.istio_version.as_deref());
+    tracing::info!(%version, workers = config.workers, mode = ?config.policy_mode, "starting");
     for note in &config.notes {
         tracing::warn!("{note}");
     }
@@ -123,26 +124,6 @@ fn raise_descriptor_limit() {
         .and_then(|(_soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::warn!(%error, "could not raise the limit of open files");
-    }
-}
-
-/// Returns the version in the form that Istio's tools expect.
-pub(crate) fn version() -> String {
-    format!(
-        "version.BuildInfo{{Version:\"{}\", GitRevision:\"unknown\", RustVersion:\"{}\", BuildProfile:\"{}\", \
-         BuildStatus:\"Clean\", IstioVersion:\"unknown\", CryptoProvider:\"tls-aws-lc\"}}",
-        env!("CARGO_PKG_VERSION"),
-        env!("CARGO_PKG_RUST_VERSION"),
-        profile(),
-    )
-}
-
-/// Returns how this program was compiled.
-pub(crate) const fn profile() -> &'static str {
-    if cfg!(debug_assertions) {
-        "debug"
-    } else {
-        "release"
     }
 }
 

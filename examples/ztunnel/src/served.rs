@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use meshwright_istio_surface::config_dump::ConnectionProtocol;
 
 use crate::mesh::PodName;
 use crate::pod::Pod;
@@ -37,8 +38,8 @@ pub(crate) struct OutgoingConnection {
     pub(crate) original: SocketAddr,
     /// Where it was sent.
     pub(crate) actual: SocketAddr,
-    /// `TCP` or `HBONE`.
-    pub(crate) protocol: &'static str,
+    /// How.
+    pub(crate) protocol: ConnectionProtocol,
 }
 
 /// Keeps a connection listed until it is dropped.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use meshwright_hbone::{Authority, ConnectRequest, Leg, Meter, Relay, RelayConfig, relay};
 use meshwright_identity::{AcceptedPeers, PeerSvid};
 use meshwright_istio_surface::access_log::AccessRecord;
+use meshwright_istio_surface::config_dump::ConnectionProtocol;
 use meshwright_istio_surface::metrics::{
     Label, OpenConnection, Party, Reporter, SecurityPolicy, SocketGuard, TrafficLabels,
 };
@@ -63,7 +64,7 @@ impl Traffic {
         if let Authority::Ip(address) = request.authority() {
             traffic.record.dst_hbone_addr = Some(*address);
         }
-        traffic.from_peer(request);
+        traffic.note_peer(request);
         traffic
     }
 
@@ -91,25 +92,25 @@ impl Traffic {
     }
 
     /// The client is the pod itself.
-    pub(crate) fn from_workload(&mut self, workload: &Workload) {
+    pub(crate) fn note_source(&mut self, workload: &Workload) {
         self.record.source(workload);
         self.labels.source = party(workload);
     }
 
     /// The client is whoever owns the address, as far as the control plane knows.
-    pub(crate) fn from_plain_client(&mut self, snapshot: &Snapshot, own: &Workload) {
+    pub(crate) fn note_plain_client(&mut self, snapshot: &Snapshot, own: &Workload) {
         let network = &self.pod.mesh.config.node.network;
         let from = self.record.src_addr.ip();
         if let Some(client) = snapshot.workload_by_address(network, from) {
             let client = Arc::clone(client);
-            self.from_workload(&client);
+            self.note_source(&client);
         }
-        self.to_workload(own);
+        self.note_destination(own);
     }
 
     /// The client has proved an identity. Its workload is looked up by address; where that cannot
     /// be, or names another identity, what the certificate says counts, then what the peer claims.
-    fn from_peer(&mut self, request: &ConnectRequest) {
+    fn note_peer(&mut self, request: &ConnectRequest) {
         let peer: &PeerSvid = request.peer();
         let network = &self.pod.mesh.config.node.network;
         let crossed = request
@@ -124,16 +125,16 @@ impl Traffic {
         match known {
             Some(workload) => {
                 let workload = Arc::clone(workload);
-                self.from_workload(&workload);
+                self.note_source(&workload);
             }
-            None => self.from_claims(request),
+            None => self.note_claims(request),
         }
         let identity: Arc<str> = peer.id.as_str().into();
         self.labels.source.principal = Label::known(&identity);
         self.record.src_identity = Some(identity);
     }
 
-    fn from_claims(&mut self, request: &ConnectRequest) {
+    fn note_claims(&mut self, request: &ConnectRequest) {
         let claims = request.baggage();
         let claimed =
             |value: &Option<Arc<str>>| value.as_deref().map_or_else(Label::default, Label::claimed);
@@ -153,19 +154,19 @@ impl Traffic {
     }
 
     /// The server is the pod.
-    fn to_workload(&mut self, workload: &Workload) {
+    fn note_destination(&mut self, workload: &Workload) {
         self.record.destination(workload);
         self.labels.destination = party(workload);
     }
 
     /// The server is the pod, asked for through a tunnel.
-    pub(crate) fn to_target(
+    pub(crate) fn note_target(
         &mut self,
         snapshot: &Snapshot,
         own: &Workload,
         target: &InboundTarget,
     ) {
-        self.to_workload(own);
+        self.note_destination(own);
         self.record.dst_hbone_addr = Some(target.destination);
         self.show_identities(own);
         let service = target
@@ -173,17 +174,17 @@ impl Traffic {
             .clone()
             .or_else(|| only_service(snapshot, own));
         if let Some(service) = service {
-            self.to_service(&service);
+            self.note_service(&service);
         }
     }
 
     /// Where the pod's own connection goes.
-    pub(crate) fn to_route(&mut self, route: &Route) {
+    pub(crate) fn note_route(&mut self, route: &Route) {
         if let Some(service) = &route.service {
-            self.to_service(service);
+            self.note_service(service);
         }
         if let Some(workload) = &route.workload {
-            self.to_workload(workload);
+            self.note_destination(workload);
         }
         let (actual, protocol) = match &route.kind {
             RouteKind::Hbone {
@@ -192,9 +193,11 @@ impl Traffic {
                 if let meshwright_xds_client::route::Authority::Ip(target) = authority {
                     self.record.dst_hbone_addr = Some(*target);
                 }
-                (*address, "HBONE")
+                (*address, ConnectionProtocol::Hbone)
             }
-            RouteKind::Tcp(address) | RouteKind::Passthrough(address) => (*address, "TCP"),
+            RouteKind::Tcp(address) | RouteKind::Passthrough(address) => {
+                (*address, ConnectionProtocol::Tcp)
+            }
             _ => return,
         };
         let connection = OutgoingConnection {
@@ -228,7 +231,7 @@ impl Traffic {
         self.record.dst_identity = Some(own);
     }
 
-    fn to_service(&mut self, service: &Service) {
+    fn note_service(&mut self, service: &Service) {
         self.record.dst_service = Some(Arc::clone(service.hostname()));
         self.labels.service.host = Label::known(service.hostname());
         self.labels.service.namespace = Label::known(service.namespace());

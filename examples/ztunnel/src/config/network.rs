@@ -219,7 +219,7 @@ impl Keepalive {
     fn read(checker: &mut Checker<'_>) -> (bool, Self) {
         let mut length = |name, default| {
             let set = checker.duration_within(name, 1, LONGEST_KEEPALIVE);
-            set.unwrap_or(Duration::from_secs(default))
+            set.unwrap_or_else(|| Duration::from_secs(default))
         };
         let (time, interval) = (
             length("KEEPALIVE_TIME", 60),

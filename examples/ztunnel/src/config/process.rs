@@ -126,7 +126,9 @@ impl Drain {
         let explicit = checker.duration_within("CONNECTION_TERMINATION_DEADLINE", 0, LONGEST_GRACE);
         let grace = checker.number("TERMINATION_GRACE_PERIOD_SECONDS", 0, LONGEST_GRACE);
         Self {
-            deadline: explicit.or(grace.map(Self::within_grace)).unwrap_or(DRAIN),
+            deadline: explicit
+                .or_else(|| grace.map(Self::within_grace))
+                .unwrap_or(DRAIN),
         }
     }
 

@@ -44,10 +44,11 @@ pub(super) struct RawWorkload {
 
 #[derive(Debug, Default, Deserialize)]
 enum Protocol {
+    #[serde(rename = "HBONE")]
+    Hbone,
     #[default]
-    #[serde(alias = "NONE")]
-    TCP,
-    HBONE,
+    #[serde(rename = "TCP", alias = "NONE")]
+    Tcp,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,8 +95,10 @@ struct RawTunnel {
 #[derive(Debug, Default, Deserialize)]
 enum TunnelProtocol {
     #[default]
-    NONE,
-    PROXY,
+    #[serde(rename = "NONE")]
+    None,
+    #[serde(rename = "PROXY")]
+    Proxy,
 }
 
 impl RawWorkload {
@@ -131,28 +134,10 @@ impl RawWorkload {
                     )
                 })
                 .collect(),
-            tunnel_protocol: match self.protocol {
-                Protocol::TCP => wire::TunnelProtocol::None,
-                Protocol::HBONE => wire::TunnelProtocol::Hbone,
-            }
-            .into(),
-            network_mode: match self.network_mode {
-                NetworkMode::Standard => wire::NetworkMode::Standard,
-                NetworkMode::HostNetwork => wire::NetworkMode::HostNetwork,
-            }
-            .into(),
-            workload_type: match self.workload_type {
-                WorkloadType::Deployment => wire::WorkloadType::Deployment,
-                WorkloadType::Cronjob => wire::WorkloadType::Cronjob,
-                WorkloadType::Pod => wire::WorkloadType::Pod,
-                WorkloadType::Job => wire::WorkloadType::Job,
-            }
-            .into(),
-            status: match self.status {
-                Status::Healthy => wire::WorkloadStatus::Healthy,
-                Status::Unhealthy => wire::WorkloadStatus::Unhealthy,
-            }
-            .into(),
+            tunnel_protocol: wire::TunnelProtocol::from(self.protocol).into(),
+            network_mode: wire::NetworkMode::from(self.network_mode).into(),
+            workload_type: wire::WorkloadType::from(self.workload_type).into(),
+            status: wire::WorkloadStatus::from(self.status).into(),
             application_tunnel: self.application_tunnel.map(RawTunnel::into_message),
             locality: self.locality.map(|l| wire::Locality {
                 region: l.region,
@@ -179,12 +164,50 @@ impl RawWorkload {
     }
 }
 
+impl From<Protocol> for wire::TunnelProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Hbone => Self::Hbone,
+            Protocol::Tcp => Self::None,
+        }
+    }
+}
+
+impl From<NetworkMode> for wire::NetworkMode {
+    fn from(mode: NetworkMode) -> Self {
+        match mode {
+            NetworkMode::Standard => Self::Standard,
+            NetworkMode::HostNetwork => Self::HostNetwork,
+        }
+    }
+}
+
+impl From<WorkloadType> for wire::WorkloadType {
+    fn from(kind: WorkloadType) -> Self {
+        match kind {
+            WorkloadType::Deployment => Self::Deployment,
+            WorkloadType::Cronjob => Self::Cronjob,
+            WorkloadType::Pod => Self::Pod,
+            WorkloadType::Job => Self::Job,
+        }
+    }
+}
+
+impl From<Status> for wire::WorkloadStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Healthy => Self::Healthy,
+            Status::Unhealthy => Self::Unhealthy,
+        }
+    }
+}
+
 impl RawTunnel {
     fn into_message(self) -> wire::ApplicationTunnel {
         wire::ApplicationTunnel {
             protocol: match self.protocol {
-                TunnelProtocol::NONE => wire::application_tunnel::Protocol::None,
-                TunnelProtocol::PROXY => wire::application_tunnel::Protocol::Proxy,
+                TunnelProtocol::None => wire::application_tunnel::Protocol::None,
+                TunnelProtocol::Proxy => wire::application_tunnel::Protocol::Proxy,
             }
             .into(),
             port: self.port.into(),
