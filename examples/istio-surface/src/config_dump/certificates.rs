@@ -2,14 +2,15 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use meshwright_identity::SpiffeId;
 use meshwright_identity::rotation::{IdentityState, IdentityStatus};
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-/// Characters in a line of PEM (RFC 7468 §2).
-const LINE: usize = 64;
+/// Characters in a line of the PEM that the incumbent shows; parsers take any.
+const LINE: usize = 60;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,7 +23,7 @@ pub(super) struct Certificates {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct CertificateJson {
+pub(super) struct CertificateJson {
     pem: String,
     serial_number: String,
     valid_from: String,
@@ -31,17 +32,23 @@ struct CertificateJson {
 
 impl Certificates {
     pub(super) fn of(status: &IdentityStatus) -> Self {
-        let (state, chain, roots) = match &status.state {
-            IdentityState::Available(svid) => {
-                ("Available".to_owned(), list(svid.chain()), list(svid.roots()))
-            }
+        Self::new(&status.id, &status.state)
+    }
+
+    pub(super) fn new(id: &SpiffeId, state: &IdentityState) -> Self {
+        let (state, chain, roots) = match state {
+            IdentityState::Available(svid) => (
+                "Available".to_owned(),
+                list(svid.chain()),
+                list(svid.roots()),
+            ),
             IdentityState::Unavailable(reason) => {
                 (format!("Unavailable: {reason}"), Vec::new(), Vec::new())
             }
             _ => ("Initializing".to_owned(), Vec::new(), Vec::new()),
         };
         Self {
-            identity: status.id.as_str().to_owned(),
+            identity: id.as_str().to_owned(),
             state,
             cert_chain: chain,
             root_certs: roots,
@@ -50,11 +57,14 @@ impl Certificates {
 }
 
 fn list(certificates: &[CertificateDer<'_>]) -> Vec<CertificateJson> {
-    certificates.iter().filter_map(CertificateJson::of).collect()
+    certificates
+        .iter()
+        .filter_map(CertificateJson::of)
+        .collect()
 }
 
 impl CertificateJson {
-    fn of(der: &CertificateDer<'_>) -> Option<Self> {
+    pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let validity = certificate.validity();
         Some(Self {

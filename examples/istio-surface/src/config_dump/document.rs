@@ -68,9 +68,15 @@ impl ConfigDocument {
         policies.sort_unstable_by(|a, b| a.name().cmp(b.name()));
 
         let mut object = Object::begin(out)?;
-        object.list("workloads", workloads.into_iter().map(|w| WorkloadJson::of(w)))?;
+        object.list(
+            "workloads",
+            workloads.into_iter().map(|w| WorkloadJson::of(w)),
+        )?;
         let services = services.into_iter();
-        object.list("services", services.map(|s| ServiceJson::of(&self.snapshot, s)))?;
+        object.list(
+            "services",
+            services.map(|s| ServiceJson::of(&self.snapshot, s)),
+        )?;
         object.list("policies", policies.into_iter().map(|p| PolicyJson::of(p)))?;
         object.value("stagedServices", &staged(&self.snapshot))?;
         object.value("staticConfig", &StaticConfig::default())?;
@@ -100,7 +106,10 @@ struct Object<'a> {
 impl<'a> Object<'a> {
     fn begin(out: &'a mut dyn Write) -> io::Result<Self> {
         out.write_all(b"{")?;
-        Ok(Self { out, separator: "\n" })
+        Ok(Self {
+            out,
+            separator: "\n",
+        })
     }
 
     fn key(&mut self, key: &str) -> io::Result<()> {

@@ -69,10 +69,14 @@ impl PolicyJson {
     pub(super) fn of(policy: &Policy) -> Self {
         let full: &str = policy.name();
         let rules = policy.authorization().rules;
-        let matches = |clause: proto::Clause| clause.matches.into_iter().map(MatchJson::of).collect();
+        let matches =
+            |clause: proto::Clause| clause.matches.into_iter().map(MatchJson::of).collect();
         let clauses = |rule: proto::Rule| rule.clauses.into_iter().map(matches).collect();
         Self {
-            name: full.split_once('/').map_or(full, |(_, name)| name).to_owned(),
+            name: full
+                .split_once('/')
+                .map_or(full, |(_, name)| name)
+                .to_owned(),
             namespace: policy.namespace().to_owned(),
             scope: match policy.scope() {
                 Some(Scope::Global) => "Global",

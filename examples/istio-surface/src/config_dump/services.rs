@@ -79,7 +79,11 @@ impl<'a> ServiceJson<'a> {
                 .collect(),
             ports: ports(service.ports()),
             endpoints: snapshot.endpoints(service).map(endpoint).collect(),
-            subject_alt_names: service.subject_alt_names().iter().map(|san| &**san).collect(),
+            subject_alt_names: service
+                .subject_alt_names()
+                .iter()
+                .map(|san| &**san)
+                .collect(),
             waypoint: service.waypoint().map(GatewayJson::of),
             weighted_waypoints: service
                 .weighted_waypoints()
@@ -160,5 +164,8 @@ fn endpoint(endpoint: Endpoint<'_>) -> (&str, EndpointJson<'_>) {
 }
 
 fn ports(ports: &[PortMapping]) -> BTreeMap<u16, u16> {
-    ports.iter().map(|port| (port.service, port.target)).collect()
+    ports
+        .iter()
+        .map(|port| (port.service, port.target))
+        .collect()
 }

@@ -96,7 +96,11 @@ impl PodState {
 impl ConnectionState {
     /// A connection from `src` that went to `actual_dst`.
     #[must_use]
-    pub const fn new(src: SocketAddr, actual_dst: SocketAddr, protocol: ConnectionProtocol) -> Self {
+    pub const fn new(
+        src: SocketAddr,
+        actual_dst: SocketAddr,
+        protocol: ConnectionProtocol,
+    ) -> Self {
         Self {
             src,
             original_dst: None,

@@ -31,7 +31,11 @@ impl BuildVersion {
     #[must_use]
     pub fn of_this_program(istio_version: Option<&str>) -> Self {
         let known = |text: Option<&str>| text.unwrap_or("unknown").to_owned();
-        let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+        let profile = if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        };
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             git_revision: known(option_env!("MESHWRIGHT_GIT_REVISION")),
