@@ -14,7 +14,7 @@ pub enum Reset {
     /// This side reset the stream, or its handle was used after that.
     #[error("the stream was reset by this side")]
     Local,
-    /// The peer sent RST_STREAM with this error code (RFC 9113 §7).
+    /// The peer sent `RST_STREAM` with this error code (RFC 9113 §7).
     #[error("the peer reset the stream with code {0}")]
     Stream(u32),
     /// The TCP connection was reset or failed.
@@ -103,7 +103,7 @@ pub enum ConnectError {
     /// Our own certificate has expired; nothing is sent with it.
     #[error("own certificate has expired")]
     Expired,
-    /// The peer said that it has not looked at the request: GOAWAY or REFUSED_STREAM, twice.
+    /// The peer said that it has not looked at the request: GOAWAY or `REFUSED_STREAM`, twice.
     #[error("{peer} takes no new tunnels")]
     Unprocessed {
         /// The address that was dialed.

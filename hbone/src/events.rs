@@ -142,7 +142,7 @@ pub enum Limit {
     Ping,
     /// The HTTP/2 preface or SETTINGS did not come, or were not acknowledged.
     Settings,
-    /// RST_STREAM frames per second.
+    /// `RST_STREAM` frames per second.
     StreamResets,
     /// Tunnels of one peer identity.
     Streams,

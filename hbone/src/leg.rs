@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 ///
 /// Dropping a leg before both directions have ended cleanly resets it.
 pub trait Leg: Send + Unpin {
-    /// Polls for bytes that arrived; `None` is a clean end (FIN, END_STREAM).
+    /// Polls for bytes that arrived; `None` is a clean end (FIN, `END_STREAM`).
     ///
     /// After the end it is not called again. The bytes stay on this leg's account until
     /// [`consumed`](Self::consumed) is called.
@@ -66,7 +66,7 @@ pub trait Leg: Send + Unpin {
         Poll::Ready(Ok(sent))
     }
 
-    /// Ends the sending direction cleanly, after everything that was sent (FIN, END_STREAM).
+    /// Ends the sending direction cleanly, after everything that was sent (FIN, `END_STREAM`).
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ pub trait Leg: Send + Unpin {
         Poll::Pending
     }
 
-    /// Ends both directions abnormally: RST_STREAM, or a TCP reset.
+    /// Ends both directions abnormally: `RST_STREAM`, or a TCP reset.
     fn reset(&mut self);
 }
 

@@ -180,15 +180,17 @@ impl<A: Leg, B: Leg, M: Meter> Relay<A, B, M> {
         let mut back = self.back.turn(&mut self.b, &mut self.a, cx);
         // A leg that has ended cleanly is not read any more; that it takes no more bytes would
         // be seen at the next one only.
-        if self.forth.source_has_ended() && !self.back.has_ended() {
-            if let Poll::Ready(reset) = self.a.poll_reset(cx) {
-                back = self.back.refuse(&mut self.b, reset);
-            }
+        if self.forth.source_has_ended()
+            && !self.back.has_ended()
+            && let Poll::Ready(reset) = self.a.poll_reset(cx)
+        {
+            back = self.back.refuse(&mut self.b, reset);
         }
-        if self.back.source_has_ended() && !self.forth.has_ended() {
-            if let Poll::Ready(reset) = self.b.poll_reset(cx) {
-                forth = self.forth.refuse(&mut self.a, reset);
-            }
+        if self.back.source_has_ended()
+            && !self.forth.has_ended()
+            && let Poll::Ready(reset) = self.b.poll_reset(cx)
+        {
+            forth = self.forth.refuse(&mut self.a, reset);
         }
         // A source that was reset ends everything at once. A target that takes no more ends
         // its direction only: what it sent before is still delivered.

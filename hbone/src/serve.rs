@@ -27,7 +27,7 @@ where
     S::Future: Send,
 {
     let mut calls = JoinSet::new();
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         // Finished calls make room; their number is bounded by the connection's streams.
         while let Poll::Ready(Some(_done)) = calls.poll_join_next(cx) {}
         loop {

@@ -85,9 +85,9 @@ impl TlsStream {
         self.poll_flush(cx)
     }
 
-    /// Reads decrypted bytes; nothing is read after a close_notify.
+    /// Reads decrypted bytes; nothing is read after a `close_notify`.
     ///
-    /// A transport that ends without close_notify is an error (RFC 8446 §6.1): the stream was
+    /// A transport that ends without `close_notify` is an error (RFC 8446 §6.1): the stream was
     /// cut off.
     pub(crate) fn poll_read(
         &mut self,
@@ -147,7 +147,7 @@ impl TlsStream {
         }
     }
 
-    /// Ends the stream with close_notify.
+    /// Ends the stream with `close_notify`.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         self.tls.send_close_notify();

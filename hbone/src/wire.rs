@@ -1,6 +1,6 @@
 //! HTTP/2, and the only place that knows the `h2` crate.
 //!
-//! The rest of the crate sees streams that carry chunks and end with END_STREAM or [`Reset`],
+//! The rest of the crate sees streams that carry chunks and end with `END_STREAM` or [`Reset`],
 //! and two drivers that must be polled: [`client::Driver`] and [`server::Driver`]. Everything
 //! that `h2` does not bound is bounded here: frames per second ([`frames`]), bytes queued per
 //! connection ([`credit`]), and writes per wake-up ([`io`]).

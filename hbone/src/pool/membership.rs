@@ -100,10 +100,10 @@ impl<K: Clone + Eq + Hash> Membership<K> {
         let (mut best, mut dial) = (None, None);
         for id in ids {
             match self.members.get(id).map(|member| member.state) {
-                Some(State::Open { streams, cap }) if streams < cap => {
-                    if best.is_none_or(|(most, _)| streams > most) {
-                        best = Some((streams, *id));
-                    }
+                Some(State::Open { streams, cap })
+                    if streams < cap && best.is_none_or(|(most, _)| streams > most) =>
+                {
+                    best = Some((streams, *id));
                 }
                 Some(State::Dialing { waiting }) if waiting < self.bounds.streams => {
                     dial = dial.or(Some(*id));

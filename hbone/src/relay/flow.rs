@@ -146,7 +146,7 @@ impl Flow {
     }
 
     /// While the source is not read, a reset of it would go unseen: watch for it.
-    fn watch(&mut self, from: &mut impl Leg, cx: &mut Context<'_>) -> Step {
+    fn watch(&self, from: &mut impl Leg, cx: &mut Context<'_>) -> Step {
         let stalled = matches!(self.state, State::Open) && !self.chunks.is_empty();
         if stalled && let Poll::Ready(reset) = from.poll_reset(cx) {
             return Step::SourceReset(reset);

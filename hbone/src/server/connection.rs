@@ -260,7 +260,7 @@ impl ServerConnection {
     }
 
     /// Answers what breaks a rule or a quota; returns what is for the caller.
-    fn check(&mut self, incoming: Incoming) -> Option<ConnectRequest> {
+    fn check(&self, incoming: Incoming) -> Option<ConnectRequest> {
         let authority = match request::check(&incoming.head) {
             Ok(authority) => authority,
             Err(reason) => {

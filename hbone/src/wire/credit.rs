@@ -29,7 +29,7 @@ impl Credit {
     }
 
     /// Takes up to `wanted` bytes, at least one, or waits.
-    pub(crate) fn poll_take(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
+    pub(crate) fn poll_take(&self, cx: &Context<'_>, wanted: usize) -> Poll<usize> {
         if let taken @ 1.. = self.take(wanted) {
             return Poll::Ready(taken);
         }
@@ -85,7 +85,7 @@ impl Payload {
         }
     }
 
-    /// The payload of an END_STREAM without data.
+    /// The payload of an `END_STREAM` without data.
     pub(crate) fn empty() -> Self {
         Self {
             bytes: Bytes::new(),

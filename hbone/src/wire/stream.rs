@@ -20,9 +20,9 @@ pub(crate) struct Stream {
     send: h2::SendStream<Payload>,
     recv: h2::RecvStream,
     credit: Arc<Credit>,
-    /// END_STREAM was sent.
+    /// `END_STREAM` was sent.
     finished: bool,
-    /// END_STREAM was received.
+    /// `END_STREAM` was received.
     ended: bool,
     reset: Option<Reset>,
 }
@@ -58,7 +58,7 @@ impl Stream {
                 Some(Ok(chunk)) if chunk.is_empty() => {}
                 Some(Ok(chunk)) => return Poll::Ready(Some(Ok(chunk))),
                 Some(Err(error)) => {
-                    let reset = *self.reset.get_or_insert(reset_of(&error));
+                    let reset = *self.reset.get_or_insert_with(|| reset_of(&error));
                     return Poll::Ready(Some(Err(reset)));
                 }
                 None => {
@@ -111,7 +111,7 @@ impl Stream {
         Poll::Ready(sent.map(|()| taken).map_err(|_closed| self.closed(cx)))
     }
 
-    /// Sends END_STREAM after everything sent so far.
+    /// Sends `END_STREAM` after everything sent so far.
     pub(crate) fn finish(&mut self, cx: &mut Context<'_>) -> Result<(), Reset> {
         self.check_open()?;
         if !self.finished {
@@ -134,7 +134,7 @@ impl Stream {
         Poll::Ready(*self.reset.insert(reset))
     }
 
-    /// Ends both directions with RST_STREAM.
+    /// Ends both directions with `RST_STREAM`.
     pub(crate) fn reset(&mut self) {
         if self.reset.is_none() {
             self.reset = Some(Reset::Local);

@@ -158,19 +158,15 @@ async fn many_aborted_tunnels_of_an_honest_peer_are_no_attack() {
     );
 }
 
-#[tokio::test]
-async fn broken_frames_end_the_connection_with_the_right_error() {
-    let _trace = trace();
-    let mesh = Mesh::new();
+type Broken = (&'static str, Vec<u8>, &'static [u32]);
+
+/// Frames on streams that HTTP/2 does not allow, and the error codes that may answer them.
+fn broken_streams() -> Vec<Broken> {
     let open = frame(1, 4, 1, &connect("10.0.0.1:80"));
     let then = |rest: Vec<u8>| [open.clone(), rest].concat();
     let overflow = frame(8, 0, 0, &0x7fff_ffff_u32.to_be_bytes());
-    for (name, bytes, codes) in [
-        (
-            "DATA on stream 0",
-            frame(0, 0, 0, b"x"),
-            &[PROTOCOL_ERROR][..],
-        ),
+    vec![
+        ("DATA on stream 0", frame(0, 0, 0, b"x"), &[PROTOCOL_ERROR]),
         (
             "DATA on an idle stream",
             frame(0, 0, 1, b"x"),
@@ -206,6 +202,12 @@ async fn broken_frames_end_the_connection_with_the_right_error() {
             then(frame(0, 8, 1, &[5, 0, 0])),
             &[PROTOCOL_ERROR],
         ),
+    ]
+}
+
+/// Frames that are broken in themselves.
+fn broken_frames() -> Vec<Broken> {
+    vec![
         (
             "SETTINGS of odd length",
             frame(4, 0, 0, &[0; 5]),
@@ -242,7 +244,14 @@ async fn broken_frames_end_the_connection_with_the_right_error() {
             &[PROTOCOL_ERROR],
         ),
         ("CONTINUATION alone", frame(9, 4, 1, &[]), &[PROTOCOL_ERROR]),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn broken_frames_end_the_connection_with_the_right_error() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    for (name, bytes, codes) in [broken_streams(), broken_frames()].concat() {
         let mut server = mesh.server().await;
         let code = attack(&mesh, &server, &bytes).await;
         let code = code.unwrap_or_else(|| panic!("{name}: no GOAWAY"));

@@ -434,7 +434,15 @@ async fn silent_peers_run_into_each_deadline() {
         ),
         "{error}"
     );
-    drop(raw.listener.accept().await);
+}
+
+#[tokio::test]
+async fn silent_http2_peers_run_into_each_deadline() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let raw = mesh.raw_server().await;
+    let short = Duration::from_millis(50);
+    let member = mesh.member("client");
 
     let pool = pool_with(
         PoolConfig::new().with_settings_deadline(short),
