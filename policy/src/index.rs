@@ -6,6 +6,7 @@
 //! clause that has keys is filed under a key that every connection has.
 
 mod affix;
+mod filing;
 mod key;
 mod table;
 
@@ -17,7 +18,8 @@ use crate::{
     matching::{Clause, Match, Rule, Unevaluable},
     policy::Policy,
 };
-use key::{Filing, Key, Probes};
+use filing::Filing;
+use key::{Key, Probes};
 use table::Table;
 
 /// Rules of some policies of one action, indexed; immutable.

@@ -252,7 +252,7 @@ impl Live {
             ..Judged::default()
         };
         self.shared.registry.each(concerned, |entry| {
-            self.judge_live(entry, round, &mut judged)
+            self.judge_live(entry, round, &mut judged);
         });
         judged
     }

@@ -312,7 +312,7 @@ impl PolicySet {
         for (reach, (gone, added)) in buckets {
             match reach {
                 Reach::Everywhere => {
-                    set.global = Arc::new(self.global.changed(&gone, &added, self.mode))
+                    set.global = Arc::new(self.global.changed(&gone, &added, self.mode));
                 }
                 Reach::Namespace(namespace) => {
                     let old = self.namespaces.get(namespace).cloned().unwrap_or_default();

@@ -127,16 +127,19 @@ impl PolicyStore {
         }
         let mut latest: Vec<_> = latest.into_iter().collect();
         latest.sort_unstable_by_key(|&(_, (place, _))| place);
+        let mut message = Message {
+            count: now.set.len(),
+            now: &now.set,
+            changes,
+        };
         let mut rejected = Vec::new();
-        let mut count = now.set.len();
         for (name, (_, resource)) in latest {
-            if let Err(reason) = self.take(name, resource, &now.set, &mut changes, &mut count) {
-                rejected.push(Rejected {
-                    name: printable(name),
-                    reason,
-                });
+            if let Err(reason) = self.take(name, resource, &mut message) {
+                let name = printable(name);
+                rejected.push(Rejected { name, reason });
             }
         }
+        let changes = message.changes;
         self.publish(&now, changes);
         rejected
     }
@@ -146,41 +149,32 @@ impl PolicyStore {
         &mut self,
         name: &str,
         resource: &[u8],
-        now: &PolicySet,
-        changes: &mut BTreeMap<Arc<str>, Option<Arc<Policy>>>,
-        count: &mut usize,
+        message: &mut Message<'_>,
     ) -> Result<(), Arc<InvalidPolicy>> {
-        let is_known = now.policy(name).is_some();
-        if !is_known && *count >= MAX_POLICIES {
+        if !message.has_room_for(name) {
             let reason = InvalidPolicy::from(Flaw::TooLarge {
                 limit: MAX_POLICIES,
             });
             // What is left out might be a DENY for anybody.
-            let policy = stand_in_for_everything(FULL, reason.clone());
-            self.rejected.insert(FULL.into(), Arc::new(reason.clone()));
-            changes.insert(FULL.into(), Some(Arc::new(policy)));
-            return Err(Arc::new(reason));
+            message.add(stand_in_for_everything(FULL, reason.clone()));
+            let reason = Arc::new(reason);
+            self.rejected.insert(FULL.into(), Arc::clone(&reason));
+            return Err(reason);
         }
         let invalid = match convert(name, resource) {
             Ok(policy) => {
                 self.rejected.remove(name);
-                *count += usize::from(!is_known);
-                changes.insert(Arc::clone(&policy.name), Some(Arc::new(policy)));
+                message.add(policy);
                 return Ok(());
             }
             Err(invalid) => invalid,
         };
         let reason = Arc::new(invalid.clone());
-        let has_good = now
-            .policy(name)
-            .is_some_and(|policy| policy.invalid.is_none());
-        let is_removed = changes.contains_key(name);
-        if has_good && !is_removed {
+        if message.has_good(name) {
             self.rejected.insert(name.into(), Arc::clone(&reason));
         } else if let Some(policy) = stand_in(name, resource, invalid) {
             self.rejected.insert(name.into(), Arc::clone(&reason));
-            *count += usize::from(!is_known);
-            changes.insert(Arc::clone(&policy.name), Some(Arc::new(policy)));
+            message.add(policy);
         }
         Err(reason)
     }
@@ -199,6 +193,32 @@ impl PolicyStore {
             rejected: rejected.collect(),
             version: now.version + 1,
         }));
+    }
+}
+
+/// A message on its way in.
+struct Message<'a> {
+    now: &'a PolicySet,
+    changes: BTreeMap<Arc<str>, Option<Arc<Policy>>>,
+    /// Policies there will be.
+    count: usize,
+}
+
+impl Message<'_> {
+    fn has_room_for(&self, name: &str) -> bool {
+        self.count < MAX_POLICIES || self.now.policy(name).is_some()
+    }
+
+    /// Whether a real version is in force that this message has not removed.
+    fn has_good(&self, name: &str) -> bool {
+        let is_good = |policy: &Arc<Policy>| policy.invalid.is_none();
+        !self.changes.contains_key(name) && self.now.policy(name).is_some_and(is_good)
+    }
+
+    fn add(&mut self, policy: Policy) {
+        self.count += usize::from(self.now.policy(&policy.name).is_none());
+        self.changes
+            .insert(Arc::clone(&policy.name), Some(Arc::new(policy)));
     }
 }
 

@@ -45,7 +45,7 @@ impl Texts {
         prefixes.sort_unstable();
         prefixes.dedup_by(|next: &mut Box<str>, kept: &mut Box<str>| next.starts_with(&**kept));
         suffixes.sort_unstable();
-        suffixes.dedup_by(|next: &mut Box<[u8]>, kept| next.starts_with(&**kept));
+        suffixes.dedup_by(|next: &mut Box<[u8]>, kept: &mut Box<[u8]>| next.starts_with(kept));
         texts.exact = exact.into();
         texts.prefixes = prefixes.into();
         texts.suffixes = suffixes.into();

@@ -310,7 +310,7 @@ fn stand_in_fails_closed_for_what_can_still_be_read() {
             Action::Allow,
         ),
         (
-            [number(4, 1), unknown.clone()].concat(),
+            [number(4, 1), unknown].concat(),
             Selects::Scope(Scope::Global),
             Action::Deny,
         ),

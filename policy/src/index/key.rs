@@ -6,11 +6,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::affix::Affixes;
-use crate::{
-    connection::Facts,
-    hash::FastHasher,
-    matching::{Condition, Test, Unevaluable},
-};
+use crate::{connection::Facts, hash::FastHasher};
 
 /// Something that a connection has, and without which a condition cannot hold.
 #[derive(Clone, Copy, Debug)]
@@ -96,84 +92,6 @@ fn hash_network(hasher: &mut FastHasher, kind: &[u8], network: IpNet) {
         IpAddr::V6(address) => hasher.write(&address.octets()),
     }
     hasher.write_u8(network.prefix_len());
-}
-
-/// How conditions become keys.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Filing {
-    pub(super) unevaluable: Unevaluable,
-}
-
-impl Filing {
-    /// Calls `add` with keys such that a connection for which `condition` can hold has one of them.
-    ///
-    /// False, and no calls, if there are no such keys.
-    pub(super) fn each_key(self, condition: &Condition, add: &mut impl FnMut(Key<'_>)) -> bool {
-        let absent_holds = self.unevaluable == Unevaluable::Holds;
-        match (&condition.test, condition.negated) {
-            (Test::Principals(texts), true) if texts.has_presence() => add(Key::NoIdentity),
-            (Test::Namespaces(texts), true) if texts.has_presence() => add(Key::NoAccount),
-            (_, true) => return false,
-            (Test::Principals(texts) | Test::Namespaces(texts), false) if texts.has_presence() => {
-                if absent_holds && !texts.is_presence_only() {
-                    return false;
-                }
-                add(Key::SomeIdentity);
-            }
-            (Test::Principals(texts), false) => {
-                texts
-                    .exact()
-                    .iter()
-                    .for_each(|text| add(Key::Principal(text)));
-                texts
-                    .prefixes()
-                    .iter()
-                    .for_each(|text| add(Key::PrincipalPrefix(text.as_bytes())));
-                texts
-                    .suffixes()
-                    .iter()
-                    .for_each(|text| add(Key::PrincipalSuffix(text)));
-                if absent_holds {
-                    add(Key::NoIdentity);
-                }
-            }
-            (Test::Namespaces(texts), false) => {
-                texts
-                    .exact()
-                    .iter()
-                    .for_each(|text| add(Key::Namespace(text)));
-                texts
-                    .prefixes()
-                    .iter()
-                    .for_each(|text| add(Key::NamespacePrefix(text.as_bytes())));
-                texts
-                    .suffixes()
-                    .iter()
-                    .for_each(|text| add(Key::NamespaceSuffix(text)));
-                if absent_holds {
-                    add(Key::NoAccount);
-                }
-            }
-            (Test::ServiceAccounts(accounts), false) => {
-                accounts
-                    .iter()
-                    .for_each(|(namespace, name)| add(Key::Account(namespace, name)));
-                if absent_holds {
-                    add(Key::NoAccount);
-                }
-            }
-            (Test::DestinationPorts(ports), false) => {
-                ports.iter().for_each(|port| add(Key::Port(port)))
-            }
-            (Test::SourceIps(networks), false) => {
-                networks.iter().for_each(|net| add(Key::SourceIp(net)))
-            }
-            (Test::DestinationIps(networks), false) => {
-                networks.iter().for_each(|net| add(Key::DestinationIp(net)));
-            }
-        }
-        true
-    }
 }
 
 /// Which kinds of keys a segment uses: the others are not looked up.

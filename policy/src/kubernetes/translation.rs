@@ -20,10 +20,18 @@ use crate::{
 pub struct Translation<'a> {
     authorizations: Vec<Authorization>,
     notes: Vec<Note>,
-    /// Selector policies: namespace, resource name, labels.
-    selectors: Vec<(&'a str, String, Option<&'a BTreeMap<String, String>>)>,
+    /// By resource name.
+    selected: Vec<Selected<'a>>,
     peers: Peers<'a>,
     root_namespace: &'a str,
+}
+
+/// A selector policy.
+#[derive(Debug)]
+struct Selected<'a> {
+    namespace: &'a str,
+    name: String,
+    labels: Option<&'a BTreeMap<String, String>>,
 }
 
 /// Something that an operator should know about a policy that is valid.
@@ -66,7 +74,7 @@ pub fn translate<'a>(
     let mut found = Vec::new();
     let mut notes = Vec::new();
     let mut authorizations = Vec::new();
-    let mut selectors = Vec::new();
+    let mut selected = Vec::new();
     let mut seen = BTreeSet::new();
     for policy in &objects.authorization_policies {
         let mut faults = Faults {
@@ -81,16 +89,15 @@ pub fn translate<'a>(
             continue;
         };
         if authorization.scope() == Scope::WorkloadSelector {
-            let labels = policy
-                .spec
-                .selector
-                .as_ref()
-                .map(|selector| &selector.match_labels);
-            selectors.push((
-                policy.metadata.namespace.as_str(),
-                resource_name(&authorization),
-                labels,
-            ));
+            selected.push(Selected {
+                namespace: &policy.metadata.namespace,
+                name: resource_name(&authorization),
+                labels: policy
+                    .spec
+                    .selector
+                    .as_ref()
+                    .map(|selector| &selector.match_labels),
+            });
         }
         authorizations.push(authorization);
     }
@@ -112,11 +119,11 @@ pub fn translate<'a>(
     authorizations.extend(peers.authorizations());
     authorizations
         .sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
-    selectors.sort_by(|(_, one, _), (_, other, _)| one.cmp(other));
+    selected.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(Translation {
         authorizations,
         notes,
-        selectors,
+        selected,
         peers,
         root_namespace,
     })
@@ -166,16 +173,16 @@ impl Translation<'_> {
         label: impl Fn(&str) -> Option<S>,
     ) -> Vec<String> {
         let label = |name: &str| label(name).map(Into::into);
-        let selected = self.selectors.iter().filter(|(of, _, labels)| {
-            let is_near = *of == namespace || *of == self.root_namespace;
+        let selected = self.selected.iter().filter(|policy| {
+            let is_near = policy.namespace == namespace || policy.namespace == self.root_namespace;
             let all = |labels: &BTreeMap<String, String>| {
                 labels
                     .iter()
                     .all(|(name, value)| label(name).as_ref() == Some(value))
             };
-            is_near && labels.is_none_or(all)
+            is_near && policy.labels.is_none_or(all)
         });
-        let mut names: Vec<String> = selected.map(|(_, name, _)| name.clone()).collect();
+        let mut names: Vec<String> = selected.map(|policy| policy.name.clone()).collect();
         names.extend(self.peers.listed_by(namespace, &label));
         names
     }

@@ -1,3 +1,5 @@
+#![allow(clippy::too_many_lines, reason = "tables of cases")]
+
 use std::sync::Arc;
 
 use meshwright_identity::SpiffeId;
@@ -98,7 +100,7 @@ const NOT_ALLOWED: &str = "denied: allow policies exist, but none allowed";
 fn deny_beats_allow_and_any_allow_refuses_the_rest() {
     let _trace = meshwright_testkit::trace();
     let everything = vec![Rule::default()];
-    let allow = policy("allow", Action::Allow, everything.clone());
+    let allow = policy("allow", Action::Allow, everything);
     let deny = policy("deny", Action::Deny, vec![rule(on_port(80))]);
     let other_port = policy("other", Action::Allow, vec![rule(on_port(81))]);
     for mode in [Mode::IstioCompatible, Mode::Strict] {

@@ -47,7 +47,7 @@ fn listed(caller: &Caller, policies: &[proto::Authorization]) -> Vec<Arc<str>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(160) })]
 
     #[test]
     fn engine_decides_like_the_reference(policies in policies(12), callers in prop::collection::vec(caller(), 1..6)) {
