@@ -190,3 +190,7 @@ impl fmt::Debug for Svid {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "grpc")]
+mod tests;

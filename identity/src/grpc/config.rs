@@ -1,12 +1,14 @@
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderName, Uri};
 
 use super::{RootSource, TokenSource};
 use crate::tls::TlsEngine;
 
 /// Settings of a [`Channel`](super::Channel).
-#[derive(Clone, Debug)]
+///
+/// `Debug` shows the names of headers and not their values, which may be keys.
+#[derive(Clone)]
 pub struct ChannelConfig {
     pub(super) uri: Uri,
     pub(super) roots: RootSource,
@@ -70,5 +72,19 @@ impl ChannelConfig {
     pub fn engine(mut self, engine: TlsEngine) -> Self {
         self.engine = engine;
         self
+    }
+}
+
+impl fmt::Debug for ChannelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.keys().map(HeaderName::as_str).collect();
+        f.debug_struct("ChannelConfig")
+            .field("uri", &self.uri)
+            .field("roots", &self.roots)
+            .field("token", &self.token)
+            .field("alternate_host", &self.alternate_host)
+            .field("headers", &headers)
+            .field("connect_deadline", &self.connect_deadline)
+            .finish_non_exhaustive()
     }
 }

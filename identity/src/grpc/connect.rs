@@ -12,7 +12,11 @@ use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 
@@ -20,6 +24,8 @@ use super::{ChannelError, roots::Roots, verifier};
 use crate::tls::TlsEngine;
 
 const PING_EVERY: Duration = Duration::from_secs(30);
+/// One address that swallows packets must not use up the deadline of all.
+const ONE_ADDRESS: Duration = Duration::from_secs(2);
 const PING_ANSWER: Duration = Duration::from_secs(10);
 /// A full push of a large mesh is hundreds of megabytes; this keeps a fast link busy.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -93,7 +99,19 @@ impl Connector {
 
     /// Resolves and tries each address in the resolver's order.
     async fn dial(&self) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let mut connected = None;
+        for address in lookup_host((self.host.as_str(), self.port)).await? {
+            match timeout(ONE_ADDRESS, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    connected = Some(stream);
+                    break;
+                }
+                Ok(Err(error)) => last = error,
+                Err(_elapsed) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        let stream = connected.ok_or(last)?;
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_secs(300))

@@ -437,7 +437,9 @@ async fn debug_output_shows_no_token() {
     let _trace = meshwright_testkit::trace();
     let token = TokenSource::Static("hush".into());
     let config = ChannelConfig::new("https://a".parse().unwrap(), RootSource::System);
-    let config = config.token(token.clone());
+    let mut headers = HeaderMap::new();
+    headers.insert("x-api-key", "hush".parse().unwrap());
+    let config = config.token(token.clone()).headers(headers);
     let header = Tokens::new(token).header().await.unwrap();
     let text = format!("{config:?} {:?} {header:?}", Channel::new(config.clone()));
     assert!(!text.contains("hush"), "{text}");

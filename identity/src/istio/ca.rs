@@ -1,6 +1,5 @@
 use std::{collections::BTreeMap, error::Error, fmt};
 
-use http::HeaderValue;
 use prost_types::{Struct, Value, value::Kind};
 use rcgen::{CertificateParams, DistinguishedName, SanType};
 use tokio::time::timeout;
@@ -54,12 +53,9 @@ impl IstioCa {
             validity_duration: i64::try_from(self.config.ttl.as_secs()).unwrap_or(i64::MAX),
             metadata: self.config.impersonate.then(|| impersonation(id)),
         });
-        let cluster = HeaderValue::from_str(&self.config.cluster_id)
-            .ok()
-            .and_then(|value| AsciiMetadataValue::try_from(value.as_bytes()).ok());
-        if let Some(cluster) = cluster {
-            request.metadata_mut().insert("clusterid", cluster);
-        }
+        let cluster = AsciiMetadataValue::try_from(self.config.cluster_id.as_str())
+            .map_err(|error| IssueError::new(IssueErrorKind::Local, error))?;
+        request.metadata_mut().insert("clusterid", cluster);
         let mut client = self.client.clone();
         let answer = timeout(self.config.deadline, client.create_certificate(request))
             .await

@@ -115,8 +115,11 @@ impl Slot {
     fn state(&self) -> IdentityState {
         match self {
             Self::Available { member, failure } if member.is_expired() => {
-                let cause = failure.as_ref().map(chain_text).unwrap_or_default();
-                IdentityState::Unavailable(format!("the certificate has expired; {cause}").into())
+                let expired = "the certificate has expired";
+                IdentityState::Unavailable(match failure {
+                    Some(error) => format!("{expired}; {}", chain_text(error)).into(),
+                    None => expired.into(),
+                })
             }
             Self::Available { member, .. } => IdentityState::Available(member.svid()),
             Self::Failed(error) => IdentityState::Unavailable(chain_text(error).into()),

@@ -405,3 +405,88 @@ fn pem_texts_hold_what_they_must_and_nothing_else() {
     let db = Svid::from_pem(&id(DB), leaf.as_bytes(), key.as_bytes(), root.as_bytes());
     assert!(matches!(db, Err(InvalidSvid::OtherIdentity { .. })));
 }
+
+/// A TLS 1.2 `ClientHello` as old stacks send it: no `supported_versions`.
+#[test]
+fn tls_1_2_is_refused_with_the_alert_for_it() {
+    let _trace = meshwright_testkit::trace();
+    let mut body = vec![0x03, 0x03];
+    body.extend([7; 32]);
+    body.extend([0, 0, 4, 0xc0, 0x2b, 0x13, 0x01, 1, 0]);
+    // signature_algorithms and supported_groups, as every client has them
+    body.extend([0, 16, 0, 13, 0, 4, 0, 2, 4, 3, 0, 10, 0, 4, 0, 2, 0, 29]);
+    let mut hello = vec![1, 0, 0, u8::try_from(body.len()).unwrap()];
+    hello.extend(body);
+    let mut record = vec![0x16, 0x03, 0x01, 0, u8::try_from(hello.len()).unwrap()];
+    record.extend(hello);
+    let member = World::new().member(WEB);
+    let mut server = ServerConnection::new(member.server_config()).unwrap();
+    server.read_tls(&mut record.as_slice()).unwrap();
+    let error = server.process_new_packets().unwrap_err();
+    assert!(
+        matches!(error, rustls::Error::PeerIncompatible(_)),
+        "{error:?}"
+    );
+    let mut alert = Vec::new();
+    server.write_tls(&mut alert).unwrap();
+    assert_eq!(alert, [0x15, 3, 3, 0, 2, 2, 70], "fatal protocol_version");
+}
+
+#[test]
+fn groups_and_suites_outside_the_list_are_not_agreed_on() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let web = world.member(WEB);
+    let dial = |change: fn(&mut rustls::crypto::CryptoProvider)| {
+        let mut provider = crate::tls::default_provider();
+        change(&mut provider);
+        let client = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer))
+            .with_no_client_auth();
+        handshake(client, &web.server_config())
+            .server_error
+            .unwrap()
+    };
+    let agreed = rustls::Error::NoCertificatesPresented;
+    let groups = dial(|p| {
+        let p384 = rustls::NamedGroup::secp384r1;
+        p.kx_groups.retain(|g| g.name() == p384);
+    });
+    assert_ne!(groups, agreed, "P-384 was agreed on");
+    let suites = dial(|p| {
+        let chacha = rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+        p.cipher_suites.retain(|s| s.suite() == chacha);
+    });
+    assert_ne!(suites, agreed, "ChaCha20 was agreed on");
+    // Another first choice of the client's costs a round trip and works.
+    assert_eq!(
+        dial(|p| p.kx_groups.retain(|g| g.name() == secp256r1)),
+        agreed
+    );
+    assert_eq!(dial(|p| p.kx_groups.retain(|g| g.name() == X25519)), agreed);
+}
+
+/// Six certificates of the slowest kind must not cost more than the handshake itself.
+#[test]
+fn longest_chain_is_judged_within_the_cpu_budget() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let svid = world.ca.issue(&id(WEB), HOUR).unwrap();
+    let how = crate::svid::Verification::new(
+        world.engine.chain_algorithms(),
+        world.engine.now().unwrap(),
+        crate::svid::Purpose::Client,
+    );
+    let decoys = vec![world.root.clone(); 5];
+    let begin = std::time::Instant::now();
+    for _ in 0..20 {
+        svid.bundles()
+            .verify(&svid.chain()[0], &decoys, &how)
+            .unwrap();
+    }
+    let each = begin.elapsed() / 20;
+    assert!(each < Duration::from_millis(50), "{each:?} for one chain");
+}
