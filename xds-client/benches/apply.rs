@@ -1,2 +1,229 @@
-//! Placeholder.
-fn main() {}
+//! What a large mesh costs: to apply at once, to change one workload of it, to look things up.
+//!
+//! `cargo bench -p meshwright-xds-client --bench apply`; with `-- --test` everything runs once on a
+//! small mesh. Before the figures it prints the memory of the store per workload.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark"
+)]
+
+use std::{hint::black_box, net::SocketAddr, sync::Arc};
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use meshwright_xds_client::{
+    Handler, Reader, Resource, Store, Update,
+    proto::workload::{
+        Address, Locality, NetworkAddress, Port, PortList, Service, TunnelProtocol, Workload,
+        address::Type,
+    },
+    route::{Source, outbound},
+};
+use prost::Message;
+use rand::{SeedableRng, rngs::SmallRng};
+
+/// Endpoints of one service.
+const REPLICAS: usize = 5;
+const NODES: usize = 500;
+
+fn is_test() -> bool {
+    std::env::args().any(|arg| arg == "--test")
+}
+
+fn size() -> usize {
+    if is_test() { 2_000 } else { 100_000 }
+}
+
+fn ip(base: u32, n: usize) -> bytes::Bytes {
+    let ip = base + u32::try_from(n).unwrap();
+    ip.to_be_bytes().to_vec().into()
+}
+
+fn hostname(n: usize) -> String {
+    format!("service-{n:05}.ns-{}.svc.cluster.local", n % 100)
+}
+
+/// A pod as istiod sends it.
+fn workload(n: usize, revision: &str) -> Resource {
+    let app = n / REPLICAS;
+    let namespace = format!("ns-{}", app % 100);
+    let name = format!("service-{app:05}-6d4cf56db6-{n:05x}");
+    let uid = format!("Kubernetes//Pod/{namespace}/{name}");
+    let ports = PortList {
+        ports: vec![Port {
+            service_port: 80,
+            target_port: 8080,
+            ..Port::default()
+        }],
+    };
+    let zone = format!("zone-{}", n % 3);
+    let workload = Workload {
+        uid: uid.clone(),
+        name,
+        namespace: namespace.clone(),
+        addresses: vec![ip(0x0a00_0000, n)],
+        tunnel_protocol: TunnelProtocol::Hbone.into(),
+        service_account: format!("service-{app:05}"),
+        node: format!("node-{}", n % NODES),
+        canonical_name: format!("service-{app:05}"),
+        canonical_revision: revision.to_owned(),
+        workload_name: format!("service-{app:05}"),
+        cluster_id: "Kubernetes".to_owned(),
+        services: [(format!("{namespace}/{}", hostname(app)), ports)].into(),
+        locality: Some(Locality {
+            region: "region-1".to_owned(),
+            zone,
+            ..Locality::default()
+        }),
+        ..Workload::default()
+    };
+    resource(&uid, Type::Workload(workload))
+}
+
+fn service(n: usize) -> Resource {
+    let service = Service {
+        name: format!("service-{n:05}"),
+        namespace: format!("ns-{}", n % 100),
+        hostname: hostname(n),
+        addresses: vec![NetworkAddress {
+            address: ip(0x6440_0000, n),
+            ..NetworkAddress::default()
+        }],
+        ports: vec![Port {
+            service_port: 80,
+            target_port: 8080,
+            ..Port::default()
+        }],
+        canonical: true,
+        ..Service::default()
+    };
+    let name = format!("ns-{}/{}", n % 100, hostname(n));
+    resource(&name, Type::Service(service))
+}
+
+fn resource(name: &str, record: Type) -> Resource {
+    let address = Address {
+        r#type: Some(record),
+    };
+    Resource::new(name, address.encode_to_vec())
+}
+
+fn mesh(size: usize) -> Vec<Resource> {
+    let services = (0..size / REPLICAS).map(service);
+    (0..size)
+        .map(|n| workload(n, "v1"))
+        .chain(services)
+        .collect()
+}
+
+fn filled(resources: &[Resource]) -> (Store, Reader) {
+    let (mut store, reader) = Store::new(Some("node-7"));
+    assert!(store.apply(Update::new(resources, &[])).is_empty());
+    (store, reader)
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or(0_usize) * 4096
+}
+
+fn memory() {
+    let size = size();
+    // Bodies are made one by one, as slices of a received message would be let go.
+    let (mut store, reader) = Store::new(Some("node-7"));
+    let before = resident();
+    for n in 0..size {
+        assert!(
+            store
+                .apply(Update::new(&[workload(n, "v1")], &[]))
+                .is_empty()
+        );
+    }
+    let workloads = resident().saturating_sub(before);
+    for n in 0..size / REPLICAS {
+        assert!(store.apply(Update::new(&[service(n)], &[])).is_empty());
+    }
+    let all = resident().saturating_sub(before);
+    assert_eq!(reader.snapshot().workload_count(), size);
+    println!(
+        "memory: {} B per workload, {} B with a service per {REPLICAS} ({size} workloads, {:.1} MiB in all)",
+        workloads / size,
+        all / size,
+        all as f64 / 1024.0 / 1024.0,
+    );
+}
+
+fn apply(c: &mut Criterion) {
+    memory();
+    let size = size();
+    let resources = mesh(size);
+    let mut group = c.benchmark_group("apply");
+    group.sample_size(10);
+    group.bench_function("whole mesh", |b| {
+        b.iter_batched(|| (), |()| filled(&resources), BatchSize::PerIteration);
+    });
+    let (mut store, reader) = filled(&resources);
+    let versions = [workload(size / 2, "v1"), workload(size / 2, "v2")];
+    let mut turn = 0;
+    group.sample_size(50);
+    // A reader holds the last state, so that every shard that changes is copied.
+    group.bench_function("one workload of it", |b| {
+        b.iter(|| {
+            let held = reader.snapshot();
+            turn += 1;
+            let update = versions.get(turn % 2).map(std::slice::from_ref).unwrap();
+            assert!(store.apply(Update::new(update, &[])).is_empty());
+            held
+        });
+    });
+    group.finish();
+}
+
+fn look_up(c: &mut Criterion) {
+    let size = size();
+    let (_store, reader) = filled(&mesh(size));
+    let snapshot = reader.snapshot();
+    let middle = u32::try_from(size / 2).unwrap();
+    let address = std::net::Ipv4Addr::from(0x0a00_0000 + middle);
+    let vip = std::net::Ipv4Addr::from(0x6440_0000 + middle / u32::try_from(REPLICAS).unwrap());
+    let own = Arc::clone(snapshot.workload_by_address("", address.into()).unwrap());
+    let mut group = c.benchmark_group("look up");
+    group.bench_function("snapshot", |b| b.iter(|| reader.snapshot()));
+    group.bench_function("workload by address", |b| {
+        b.iter(|| {
+            snapshot
+                .workload_by_address("", black_box(address).into())
+                .is_some()
+        });
+    });
+    group.bench_function("service by address", |b| {
+        b.iter(|| {
+            snapshot
+                .service_by_vip("", black_box(vip).into(), Some("ns-1"))
+                .is_some()
+        });
+    });
+    group.bench_function("workload by uid", |b| {
+        b.iter(|| snapshot.workload_by_uid(black_box(own.uid())).is_some());
+    });
+    let source = Source::new(&own, "", address.into());
+    let mut rng = SmallRng::seed_from_u64(1);
+    group.bench_function("route to a service", |b| {
+        b.iter(|| {
+            outbound(
+                &snapshot,
+                &source,
+                SocketAddr::new(black_box(vip).into(), 80),
+                &mut rng,
+            )
+            .is_ok()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, apply, look_up);
+criterion_main!(benches);

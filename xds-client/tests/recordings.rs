@@ -6,20 +6,20 @@
     reason = "a test"
 )]
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use meshwright_xds_client::{
-    Handler, Reader, Rejected, Store, Update,
+    Handler, Reader, Rejected, Snapshot, Store, Update,
     delta::{Interest, Session, SessionConfig, Verdict, Want},
     proto::{
         ADDRESS, AUTHORIZATION,
         discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node},
     },
-    workload::{
-        GatewayDestination, Health, IpFamilies, LoadBalancingMode, NetworkMode, Protocol, Scope,
-    },
+    route::{NoRoute, RouteKind, Source, outbound},
+    workload::{Health, IpFamilies, LoadBalancingMode, NetworkMode, Protocol, Scope},
 };
 use prost::Message;
+use rand::{SeedableRng, rngs::SmallRng};
 use serde_json::Value;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
@@ -117,70 +117,68 @@ fn ip(text: &str) -> IpAddr {
 /// Every resource of the JSON form is in the store, and nothing else.
 fn assert_equals(reader: &Reader, expected: &BTreeMap<String, Value>) {
     let snapshot = reader.snapshot();
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     for (name, resource) in expected {
-        if let Some(w) = resource.get("workload") {
-            let found = snapshot
-                .workload_by_uid(name)
-                .unwrap_or_else(|| panic!("{name} is missing"));
-            assert_eq!(**found.name(), *text(&w["name"]));
-            assert_eq!(**found.namespace(), *text(&w["namespace"]));
-            assert_eq!(**found.node(), *text(&w["node"]));
-            assert_eq!(**found.network(), *text(&w["network"]));
-            assert_eq!(
-                found.addresses().len(),
-                w["addresses"].as_array().map_or(0, Vec::len)
-            );
-            let policies = w["authorization_policies"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            let policies: Vec<String> = policies.iter().map(text).collect();
-            let ours: Vec<String> = found
-                .authorization_policies()
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            assert_eq!(ours, policies, "{name}");
-            let services = w["services"].as_object().cloned().unwrap_or_default();
-            assert_eq!(found.services().len(), services.len());
-            for (key, list) in services {
-                let membership = found.membership(&key).unwrap();
-                for port in list["ports"].as_array().unwrap() {
-                    let service = u16::try_from(port["service_port"].as_u64().unwrap()).unwrap();
-                    let target = port["target_port"].as_u64().unwrap();
-                    assert_eq!(membership.target_port(service).map(u64::from), Some(target));
-                }
-                let known = snapshot.service(&key).is_some();
-                let staged = snapshot
-                    .staged_endpoints()
-                    .any(|(staged, _)| **staged == *key);
-                assert!(
-                    known != staged,
-                    "{key} is known, or its endpoints wait for it"
-                );
-            }
-        } else {
-            let s = &resource["service"];
-            let found = snapshot
-                .service(name)
-                .unwrap_or_else(|| panic!("{name} is missing"));
-            assert_eq!(**found.hostname(), *text(&s["hostname"]));
-            assert_eq!(found.canonical(), s["canonical"].as_bool().unwrap_or(false));
-            assert_eq!(
-                found.ports().len(),
-                s["ports"].as_array().map_or(0, Vec::len)
-            );
-            let addresses = s["addresses"].as_array().map_or(0, Vec::len);
-            assert_eq!(found.vips().len() + found.cidr_vips().len(), addresses);
-            assert_eq!(
-                snapshot.service_by_hostname(found.hostname(), None),
-                Some(found)
-            );
+        match resource.get("workload") {
+            Some(workload) => assert_workload(&snapshot, name, workload),
+            None => assert_service(&snapshot, name, &resource["service"]),
         }
     }
     let count = snapshot.workload_count() + snapshot.service_count();
     assert_eq!(count, expected.len());
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn assert_workload(snapshot: &Snapshot, name: &str, expected: &Value) {
+    let found = snapshot.workload_by_uid(name);
+    let found = found.unwrap_or_else(|| panic!("{name} is missing"));
+    assert_eq!(&**found.name(), text(&expected["name"]));
+    assert_eq!(&**found.namespace(), text(&expected["namespace"]));
+    assert_eq!(&**found.node(), text(&expected["node"]));
+    assert_eq!(&**found.network(), text(&expected["network"]));
+    assert_eq!(found.addresses().len(), list(&expected["addresses"]).len());
+    let policies = found.authorization_policies().iter().map(|key| &**key);
+    assert!(policies.eq(list(&expected["authorization_policies"]).iter().map(text)));
+    let services = expected["services"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    assert_eq!(found.services().len(), services.len());
+    for (key, ports) in services {
+        let membership = found.membership(&key).unwrap();
+        for port in list(&ports["ports"]) {
+            let service = u16::try_from(port["service_port"].as_u64().unwrap()).unwrap();
+            let target = port["target_port"].as_u64();
+            assert_eq!(membership.target_port(service).map(u64::from), target);
+        }
+        let known = snapshot.service(&key).is_some();
+        let staged = snapshot
+            .staged_endpoints()
+            .any(|(staged, _)| **staged == *key);
+        assert!(
+            known != staged,
+            "{key} is known, or its endpoints wait for it"
+        );
+    }
+}
+
+fn assert_service(snapshot: &Snapshot, name: &str, expected: &Value) {
+    let found = snapshot.service(name);
+    let found = found.unwrap_or_else(|| panic!("{name} is missing"));
+    assert_eq!(&**found.hostname(), text(&expected["hostname"]));
+    let canonical = expected["canonical"].as_bool().unwrap_or(false);
+    assert_eq!(found.canonical(), canonical);
+    assert_eq!(found.ports().len(), list(&expected["ports"]).len());
+    let addresses = found.vips().len() + found.cidr_vips().len();
+    assert_eq!(addresses, list(&expected["addresses"]).len());
+    let by_name = snapshot.service_by_hostname(found.hostname(), None);
+    assert_eq!(by_name, Some(found));
 }
 
 #[test]
@@ -195,45 +193,55 @@ fn whole_mesh_is_what_istiod_says_it_is() {
     assert!(node.session.is_complete());
 }
 
-#[test]
-fn queries_over_the_whole_mesh() {
-    let _trace = meshwright_testkit::trace();
+fn whole_mesh() -> Arc<Snapshot> {
     let (mut node, reader) = Node1::new(Interest::All);
     node.session.open(NOW);
     node.play("l4");
-    let snapshot = reader.snapshot();
-    let pod = |address| {
-        snapshot
-            .workload_by_address("", ip(address))
-            .map(|w| w.uid().to_string())
+    reader.snapshot()
+}
+
+fn hello(name: &str) -> String {
+    format!("default/{name}.default.svc.cluster.local")
+}
+
+#[test]
+fn addresses_lead_to_the_pods_that_own_them() {
+    let _trace = meshwright_testkit::trace();
+    let snapshot = whole_mesh();
+    let pod = |network, address| {
+        let found = snapshot.workload_by_address(network, ip(address));
+        found.map(|w| w.uid().to_string())
     };
     assert_eq!(
-        pod("10.244.1.2").as_deref(),
-        Some("Kubernetes//Pod/default/sleep")
+        pod("", "10.244.1.2").unwrap(),
+        "Kubernetes//Pod/default/sleep"
     );
     assert_eq!(
-        pod("10.244.2.9"),
-        pod("fd00:244:2::9"),
-        "both addresses of a dual-stack pod"
+        pod("", "10.244.2.9"),
+        pod("", "fd00:244:2::9"),
+        "a dual-stack pod"
     );
     assert_eq!(
-        pod("172.18.0.3"),
+        pod("", "172.18.0.3"),
         None,
         "a node's address identifies nobody"
     );
-    assert!(
-        snapshot
-            .workload_by_address("net-2", ip("10.9.0.5"))
-            .is_some()
-    );
-    let hosted = snapshot
-        .workload_by_uid("Kubernetes//Pod/default/hosted")
-        .unwrap();
-    assert_eq!(hosted.network_mode(), NetworkMode::HostNetwork);
-    let broken = snapshot
-        .workload_by_uid("Kubernetes//Pod/default/broken")
-        .unwrap();
-    assert_eq!(broken.health(), Health::Unhealthy);
+    assert!(pod("net-2", "10.9.0.5").is_some());
+    assert_eq!(pod("", "10.9.0.5"), None, "not on that network");
+    let by_uid = |name: &str| {
+        let uid = format!("Kubernetes//Pod/default/{name}");
+        Arc::clone(snapshot.workload_by_uid(&uid).unwrap())
+    };
+    assert_eq!(by_uid("hosted").network_mode(), NetworkMode::HostNetwork);
+    assert_eq!(by_uid("broken").health(), Health::Unhealthy);
+    let weighted = snapshot.workload_by_address("", ip("198.51.100.8"));
+    assert_eq!(weighted.unwrap().capacity(), 3);
+}
+
+#[test]
+fn pods_of_the_own_node_are_found_by_name_and_account() {
+    let _trace = meshwright_testkit::trace();
+    let snapshot = whole_mesh();
     let sleep = snapshot
         .workload_of_pod("default", "sleep", "sleep")
         .unwrap();
@@ -248,92 +256,108 @@ fn queries_over_the_whole_mesh() {
     assert_eq!(
         snapshot.local_workloads().count(),
         4,
-        "sleep, notsleep, helloworld-v2, ztunnel-a"
+        "with helloworld-v2, notsleep, ztunnel-a"
     );
     let local = snapshot.local_workloads_of("default", "helloworld");
-    assert_eq!(
-        local.map(|w| w.name().to_string()).collect::<Vec<_>>(),
-        ["helloworld-v2"]
-    );
-    assert!(
-        snapshot
-            .workload_of_pod("default", "dual", "dual")
-            .is_none(),
-        "it is on the other node"
-    );
+    assert!(local.map(|w| &**w.name()).eq(["helloworld-v2"]));
+    let other_node = snapshot.workload_of_pod("default", "dual", "dual");
+    assert!(other_node.is_none());
+}
 
-    let by_vip = |address, ns| {
-        snapshot
-            .service_by_vip("", ip(address), ns)
-            .map(|s| s.key().to_string())
+#[test]
+fn services_are_found_by_address_and_range_with_their_settings() {
+    let _trace = meshwright_testkit::trace();
+    let snapshot = whole_mesh();
+    let by_vip = |address, namespace| {
+        let found = snapshot.service_by_vip("", ip(address), namespace);
+        found.map(|s| s.key().to_string())
     };
     assert_eq!(
-        by_vip("10.96.0.10", Some("legacy")).as_deref(),
-        Some("default/helloworld.default.svc.cluster.local")
+        by_vip("10.96.0.10", Some("legacy")),
+        Some(hello("helloworld"))
     );
+    assert_eq!(by_vip("fd00:96::13", None), Some(hello("dual")));
     assert_eq!(
-        by_vip("fd00:96::13", None).as_deref(),
-        Some("default/dual.default.svc.cluster.local")
+        by_vip("203.0.113.77", None).unwrap(),
+        "default/db.example.com"
     );
-    assert_eq!(
-        by_vip("203.0.113.77", None).as_deref(),
-        Some("default/db.example.com")
-    );
-    assert_eq!(
-        by_vip("240.240.0.7", None).as_deref(),
-        Some("default/db.example.com"),
-        "not the wildcard"
-    );
+    let shared = by_vip("240.240.0.7", None).unwrap();
+    assert_eq!(shared, "default/db.example.com", "not the wildcard");
     assert_eq!(by_vip("203.0.114.1", None), None);
-
-    let endpoints = |key: &str| {
-        let mut names: Vec<_> = snapshot
-            .endpoints(snapshot.service(key).unwrap())
-            .map(|e| e.workload.name().to_string())
-            .collect();
-        names.sort();
-        names
+    let service = |name| Arc::clone(snapshot.service(&hello(name)).unwrap());
+    let close = service("close");
+    assert_eq!(close.load_balancing().mode, LoadBalancingMode::Failover);
+    let scopes = [Scope::Network, Scope::Region, Scope::Zone];
+    assert_eq!(*close.load_balancing().preferences, scopes);
+    assert_eq!(service("dual").ip_families(), IpFamilies::Dual);
+    let named = service("helloworld");
+    assert_eq!((named.has_port(80), named.target_port(80)), (true, None));
+    assert_eq!(named.target_port(8080), Some(5000));
+    let endpoints = |name| {
+        let service = service(name);
+        let names = snapshot
+            .endpoints(&service)
+            .map(|e| e.workload.name().to_string());
+        names.collect::<std::collections::BTreeSet<_>>()
     };
     let healthy = ["helloworld-v1-0", "helloworld-v1-1", "helloworld-v2"];
+    assert!(endpoints("helloworld").iter().eq(healthy));
     assert_eq!(
-        endpoints("default/helloworld.default.svc.cluster.local"),
-        healthy
-    );
-    assert_eq!(
-        endpoints("default/close.default.svc.cluster.local").len(),
+        endpoints("close").len(),
         4,
         "all endpoints are allowed there"
     );
-    let close = snapshot
-        .service("default/close.default.svc.cluster.local")
+}
+
+#[test]
+fn routes_over_the_whole_mesh() {
+    let _trace = meshwright_testkit::trace();
+    let snapshot = whole_mesh();
+    let sleep = snapshot
+        .workload_of_pod("default", "sleep", "sleep")
         .unwrap();
-    assert_eq!(close.load_balancing().mode, LoadBalancingMode::Failover);
+    let source = Source::new(sleep, "", ip("10.244.1.2"));
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut call = |to: &str| {
+        let route = outbound(&snapshot, &source, to.parse().unwrap(), &mut rng)?;
+        Ok::<_, NoRoute>((route.kind, route.workload.map(|w| w.name().to_string())))
+    };
+    let (kind, Some(name)) = call("10.96.0.10:80").unwrap() else {
+        panic!("a service leads to an endpoint");
+    };
+    assert!(name.starts_with("helloworld-v") && matches!(kind, RouteKind::Hbone { .. }));
+    let local = call("10.96.0.11:80").unwrap();
     assert_eq!(
-        *close.load_balancing().preferences,
-        [Scope::Network, Scope::Region, Scope::Zone]
+        local.1.unwrap(),
+        "helloworld-v2",
+        "the only one on this node"
     );
-    let dual = snapshot
-        .service("default/dual.default.svc.cluster.local")
-        .unwrap();
-    assert_eq!(dual.ip_families(), IpFamilies::Dual);
-    let hello = snapshot
-        .service("default/helloworld.default.svc.cluster.local")
-        .unwrap();
+    let close = call("10.96.0.12:80").unwrap();
     assert_eq!(
-        (hello.has_port(80), hello.target_port(80)),
-        (true, None),
-        "a named port"
+        close.1.unwrap(),
+        "helloworld-v2",
+        "the only one in this zone"
     );
-    assert_eq!(hello.target_port(8080), Some(5000));
-    let weighted = snapshot
-        .workload_by_address("", ip("198.51.100.8"))
-        .unwrap();
-    assert_eq!(weighted.capacity(), 3);
+    let plain = call("10.96.0.20:9000").unwrap().0;
+    assert_eq!(plain, RouteKind::Tcp("10.244.2.20:9000".parse().unwrap()));
+    let range = call("203.0.113.77:5432").unwrap().0;
     assert!(
-        hello
-            .waypoint()
-            .is_none_or(|w| matches!(w.destination, GatewayDestination::Address(_)))
+        matches!(range, RouteKind::Tcp(to) if to.port() == 15432),
+        "{range:?}"
     );
+    let hosted = call("172.18.0.3:80").unwrap();
+    assert_eq!(
+        hosted,
+        (
+            RouteKind::Passthrough("172.18.0.3:80".parse().unwrap()),
+            None
+        )
+    );
+    let far = call("240.240.0.9:80").unwrap_err();
+    assert!(matches!(
+        far,
+        NoRoute::NoHealthyUpstream { .. } | NoRoute::CrossNetwork { .. }
+    ));
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl AggregatedDiscoveryService for Scripted {
         self.streams
             .send(stream)
             .await
-            .map_err(|_| Status::unavailable("the script is over"))?;
+            .or(Err(Status::unavailable("the script is over")))?;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -638,9 +638,8 @@ impl Observer for Witness {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn both_halves_keep_a_mesh_current_and_every_push_is_answered() {
-    let _trace = meshwright_testkit::trace();
+/// The pieces of one mesh served to clients.
+fn shop() -> (Resources, Witness, AdsService) {
     let resources = Resources::new();
     resources.unversioned(AUTHORIZATION);
     let service = Address {
@@ -654,59 +653,57 @@ async fn both_halves_keep_a_mesh_current_and_every_push_is_answered() {
     resources.set(AUTHORIZATION, ServedResource::new("shop/p", "1"));
     let witness = Witness::default();
     let ads = AdsService::new(resources.clone()).observer(Arc::new(witness.clone()));
-    let mut one = client!(ads.clone().into_server());
-    let mut two = client!(ads.into_server());
-    one.ready.ready().await.unwrap();
-    two.ready.ready().await.unwrap();
-    assert_eq!(one.reader.snapshot().service_count(), 1);
+    (resources, witness, ads)
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_halves_keep_a_mesh_current_in_one_step_per_message() {
+    let _trace = meshwright_testkit::trace();
+    let (resources, witness, ads) = shop();
+    let mut clients = [
+        client!(ads.clone().into_server()),
+        client!(ads.into_server()),
+    ];
+    for client in &mut clients {
+        client.ready.ready().await.unwrap();
+        assert_eq!(client.reader.snapshot().service_count(), 1);
+        client.reader.changed().await.unwrap();
+    }
     resources.edit(|edit| {
         edit.set(ADDRESS, ServedResource::address(&pod("a", [10, 0, 0, 1])));
         edit.remove(ADDRESS, "shop/web.shop");
-        edit.set(AUTHORIZATION, ServedResource::new("shop/p", "bad"));
     });
-    for client in [&mut one, &mut two] {
+    for client in &mut clients {
         let snapshot = client.reader.changed().await.unwrap();
-        let snapshot = if snapshot.workload_count() == 0 {
-            client.reader.changed().await.unwrap()
-        } else {
-            snapshot
-        };
-        assert_eq!(
-            (snapshot.workload_count(), snapshot.service_count()),
-            (1, 0),
-            "one step"
-        );
+        let counts = (snapshot.workload_count(), snapshot.service_count());
+        assert_eq!(counts, (1, 0));
     }
-    // A refusal is answered like anything else: wait until all are in.
-    let answered = |lines: &[String]| {
-        let sent = lines.iter().filter(|l| l.starts_with("sent ")).count();
-        sent == 8
-            && lines
-                .iter()
-                .filter(|l| l.starts_with("ack ") || l.starts_with("shop/p: "))
-                .count()
-                == sent
-    };
+    drop(clients);
+    while witness.0.count(|line| line.starts_with("closed ztunnel~")) < 2 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_sees_who_accepted_and_who_refused_each_response() {
+    let _trace = meshwright_testkit::trace();
+    let (resources, witness, ads) = shop();
+    let mut client = client!(ads.into_server());
+    client.ready.ready().await.unwrap();
+    resources.set(AUTHORIZATION, ServedResource::new("shop/p", "bad"));
+    let answers =
+        |lines: &[String], start: &str| lines.iter().filter(|l| l.starts_with(start)).count();
     let mut lines = Vec::new();
-    while !answered(&lines) {
+    while answers(&lines, "shop/p: it is bad ") == 0 {
         lines.extend(witness.0.take());
         tokio::task::yield_now().await;
     }
+    assert!(lines[0].starts_with("opened ztunnel~"), "{lines:?}");
     assert_eq!(
-        lines
-            .iter()
-            .filter(|l| l.starts_with("shop/p: it is bad "))
-            .count(),
-        2
+        (answers(&lines, "sent "), answers(&lines, "ack ")),
+        (3, 2),
+        "{lines:?}"
     );
-    assert_eq!(
-        one.policies.0.lock().unwrap().get("shop/p").unwrap(),
-        b"1",
-        "the last good version stays"
-    );
-    drop(one);
-    drop(two);
-    while witness.0.count(|l| l.starts_with("closed ztunnel~")) < 2 {
-        tokio::task::yield_now().await;
-    }
+    let policies = client.policies.0.lock().unwrap();
+    assert_eq!(policies["shop/p"], b"1", "the last good version stays");
 }

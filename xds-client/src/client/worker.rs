@@ -239,7 +239,7 @@ impl Worker {
     fn on_ask(&mut self, ask: Ask) {
         match self.session.want(&ask.type_url, &ask.name) {
             Want::Ask(request) => {
-                self.pending.extend(request);
+                self.pending.extend(request.map(|request| *request));
                 self.wait(ask);
             }
             Want::Known(exists) => answer(vec![ask.answer], Some(exists)),

@@ -107,7 +107,7 @@ pub enum Notice {
 pub enum Want {
     /// Send this; the answer comes with a response. Without a stream the name goes into its first
     /// request.
-    Ask(Option<DeltaDiscoveryRequest>),
+    Ask(Option<Box<DeltaDiscoveryRequest>>),
     /// The server has answered before: whether it exists.
     Known(bool),
     /// Too many names, one that is too long, or a type that is not subscribed to by name.
@@ -236,11 +236,12 @@ impl Session {
             return Want::Refused;
         }
         t.wanted.insert(name.into(), None);
-        Want::Ask(t.stream.is_some().then(|| DeltaDiscoveryRequest {
+        let request = || DeltaDiscoveryRequest {
             type_url: type_url.to_owned(),
             resource_names_subscribe: vec![name.to_owned()],
             ..DeltaDiscoveryRequest::default()
-        }))
+        };
+        Want::Ask(t.stream.is_some().then(|| Box::new(request())))
     }
 
     // === time ===

@@ -64,7 +64,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn to_service(&self, service: &Arc<Service>, rng: &mut impl Rng) -> Result<Route, NoRoute> {
+    fn to_service(self, service: &Arc<Service>, rng: &mut impl Rng) -> Result<Route, NoRoute> {
         let balance = Balance {
             snapshot: self.snapshot,
             source: self.source,
@@ -79,7 +79,7 @@ impl Call<'_> {
         self.direct(pick, Some(service))
     }
 
-    fn to_workload(&self, workload: &Arc<Workload>, rng: &mut impl Rng) -> Result<Route, NoRoute> {
+    fn to_workload(self, workload: &Arc<Workload>, rng: &mut impl Rng) -> Result<Route, NoRoute> {
         let Source {
             workload: who,
             address,
@@ -96,7 +96,7 @@ impl Call<'_> {
 
     /// The waypoint is told what was called, and does the rest.
     fn to_waypoint(
-        &self,
+        self,
         waypoint: &GatewayAddress,
         service: Option<&Arc<Service>>,
         rng: &mut impl Rng,

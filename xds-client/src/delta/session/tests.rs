@@ -293,8 +293,10 @@ fn resource_that_was_not_told_and_not_sent_again_goes_after_a_quiet_while() {
 #[test]
 fn first_request_of_a_large_mesh_stays_below_its_limit_and_the_rest_is_reconciled() {
     let _trace = meshwright_testkit::trace();
-    let mut config = SessionConfig::default();
-    config.max_request_bytes = 1000;
+    let config = SessionConfig {
+        max_request_bytes: 1000,
+        ..SessionConfig::default()
+    };
     let mut end = End::new(Interest::All, config);
     end.opens(0);
     let names: Vec<String> = (0..200).map(|n| format!("resource-{n:03}")).collect();
@@ -339,8 +341,10 @@ fn odd_removals_are_harmless() {
 #[test]
 fn number_of_resources_is_bounded_and_the_excess_is_named() {
     let _trace = meshwright_testkit::trace();
-    let mut config = SessionConfig::default();
-    config.max_resources = 2;
+    let config = SessionConfig {
+        max_resources: 2,
+        ..SessionConfig::default()
+    };
     let mut end = End::new(Interest::All, config);
     end.opens(0);
     let received = end.gets(good(&["a", "b", "c"]), 1);
@@ -460,8 +464,10 @@ fn names_are_asked_for_again_on_a_new_stream() {
 #[test]
 fn names_asked_for_are_bounded() {
     let _trace = meshwright_testkit::trace();
-    let mut config = SessionConfig::default();
-    config.max_wanted = 1;
+    let config = SessionConfig {
+        max_wanted: 1,
+        ..SessionConfig::default()
+    };
     let mut end = End::new(Interest::Named, config);
     assert_eq!(end.session.want(TYPE, &"x".repeat(5000)), Want::Refused);
     assert_eq!(end.session.want(TYPE, "a"), Want::Ask(None));

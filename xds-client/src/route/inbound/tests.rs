@@ -154,10 +154,7 @@ fn host_name_leads_to_the_port_of_the_service_here() {
     let unknown = NoRoute::UnknownService {
         hostname: "other.shop".into(),
     };
-    assert_eq!(
-        (port("other.shop:80"), unknown.status()),
-        (Err(unknown.clone()), 503)
-    );
+    assert_eq!((port("other.shop:80"), 503), (Err(unknown), 503));
     let target = accept(&mesh, "b", "web.shop:80").unwrap();
     assert_eq!(target.service.unwrap().key().as_ref(), "shop/web.shop");
 }

@@ -47,8 +47,10 @@ impl World {
         if !versioned {
             resources.unversioned(TYPE);
         }
-        let mut config = SessionConfig::default();
-        config.max_request_bytes = max_request_bytes;
+        let config = SessionConfig {
+            max_request_bytes,
+            ..SessionConfig::default()
+        };
         let mut world = Self {
             wire: Wire::new(&resources),
             end: End::new(interest, config),
@@ -101,7 +103,7 @@ impl World {
             Step::Want { name: n } => {
                 let wanted = self.end.session.want(TYPE, &format!("alias-{n}"));
                 if let Want::Ask(Some(request)) = wanted {
-                    self.request(request);
+                    self.request(*request);
                 }
             }
         }
