@@ -144,7 +144,7 @@ pub struct Config {
     #[arg(long, value_name = "DIR", env = "MESHWRIGHT_CP_CA_DIR")]
     pub ca_dir: Option<PathBuf>,
 
-    /// Write the root certificate (PEM) here once the server accepts connections.
+    /// Write the root certificate (PEM) here; it is there before the port is open.
     #[arg(long, value_name = "FILE", env = "MESHWRIGHT_CP_WRITE_ROOT")]
     pub write_root: Option<PathBuf>,
 

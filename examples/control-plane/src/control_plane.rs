@@ -16,7 +16,7 @@ use meshwright_identity::{
 use meshwright_xds_client::server::{AdsService, Resources};
 use rustls::ServerConfig;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::{Notify, watch},
     task::{self, JoinSet},
     time,
@@ -40,6 +40,9 @@ const NAMES: [&str; 3] = [
     "istiod.istio-system.svc.cluster.local",
     "localhost",
 ];
+
+/// Nodes that connect at once after a restart.
+const BACKLOG: u32 = 1024;
 
 /// A running control plane. Dropping it stops it at once; [`shutdown`](Self::shutdown) is gentler.
 #[derive(Debug)]
@@ -74,8 +77,9 @@ impl ControlPlane {
         let nudge = Arc::new(Notify::new());
 
         // Who sees it: node proxies over one TLS port, an operator over the status page.
-        let (listener, address) = listen("the server", config.listen).await?;
-        let (page, status) = listen("the status page", config.status).await?;
+        // Whoever can connect finds the root written: the ports are bound first, opened last.
+        let (port, address) = bind("the server", config.listen)?;
+        let (page, status) = bind("the status page", config.status)?;
         let tls = server_tls(&authority, &config, address)?;
         let nodes = Arc::new(Nodes::default());
         let certificates = Certificates::new(authority.clone(), config.max_cert_ttl, state.clone());
@@ -91,6 +95,9 @@ impl ControlPlane {
             certificates,
         };
 
+        write_root(&authority, config.write_root.as_ref())?;
+        let listener = open("the server", port, address)?;
+        let page = open("the status page", page, status)?;
         let (stop, cut) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut server = JoinSet::new();
         server.spawn(serve(
@@ -104,7 +111,6 @@ impl ControlPlane {
         others.spawn(watcher.run(config.poll, Arc::clone(&nudge)));
         others.spawn(status::serve(page, page_of));
 
-        write_root(&authority, config.write_root.as_ref())?;
         tracing::info!(%address, %status, development = config.development, "serving");
         Ok(Self {
             address,
@@ -181,18 +187,34 @@ async fn load(
     ))
 }
 
-async fn listen(
-    what: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), StartError> {
+fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpSocket, SocketAddr), StartError> {
     let error = |source| StartError::Listen {
         what,
         address,
         source,
     };
-    let listener = TcpListener::bind(address).await.map_err(error)?;
-    let address = listener.local_addr().map_err(error)?;
-    Ok((listener, address))
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(error)?;
+    // Connections of an instance before this one may still be closing.
+    socket.set_reuseaddr(true).map_err(error)?;
+    socket.bind(address).map_err(error)?;
+    let address = socket.local_addr().map_err(error)?;
+    Ok((socket, address))
+}
+
+fn open(
+    what: &'static str,
+    socket: TcpSocket,
+    address: SocketAddr,
+) -> Result<TcpListener, StartError> {
+    socket.listen(BACKLOG).map_err(|source| StartError::Listen {
+        what,
+        address,
+        source,
+    })
 }
 
 fn server_tls(

@@ -1,7 +1,6 @@
 //! The TLS port: delta ADS and certificates, for callers with a token.
 
 mod certificates;
-mod citadel;
 mod connection;
 mod ending;
 
@@ -9,16 +8,18 @@ pub(crate) use certificates::{Certificates, Counts};
 
 use std::{sync::Arc, time::Duration};
 
+use meshwright_identity::istio::proto::istio_certificate_service_server::IstioCertificateServiceServer;
 use meshwright_xds_client::server::AdsService;
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch};
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
 
 use crate::{callers::Caller, state::State};
-use citadel::CertificateServer;
 use connection::accept;
 use ending::EndWith;
 
+/// A signing request is about 500 bytes, one of RSA-4096 below 3 KiB.
+const MAX_CERTIFICATE_REQUEST: usize = 64 * 1024;
 const MAX_STREAMS: u32 = 64;
 const MAX_HEADERS: u32 = 16 * 1024;
 
@@ -45,6 +46,8 @@ pub(crate) async fn serve(
         caller(&state.borrow(), request.metadata())?;
         Ok(request)
     });
+    let certificates = IstioCertificateServiceServer::new(services.certificates)
+        .max_decoding_message_size(MAX_CERTIFICATE_REQUEST);
     let (accepting, connections) = accept(listener, tls, cut);
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
@@ -52,7 +55,7 @@ pub(crate) async fn serve(
         .max_concurrent_streams(Some(MAX_STREAMS))
         .http2_max_header_list_size(Some(MAX_HEADERS))
         .add_service(ads)
-        .add_service(CertificateServer::new(services.certificates))
+        .add_service(certificates)
         .serve_with_incoming_shutdown(connections, stopped(stop));
     tokio::select! {
         () = accepting => {}

@@ -11,15 +11,16 @@ use std::{
 use meshwright_identity::{
     Fault, SpiffeId,
     ca::{CaError, CertificateAuthority},
+    istio::proto::{
+        IstioCertificateRequest, IstioCertificateResponse,
+        istio_certificate_service_server::IstioCertificateService,
+    },
 };
 use prost_types::{Struct, value::Kind};
 use tokio::sync::watch;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
-use super::{
-    caller,
-    citadel::{IstioCertificateRequest, IstioCertificateResponse},
-};
+use super::caller;
 use crate::state::State;
 
 /// The metadata field by which a node proxy names the identity it wants.
@@ -64,7 +65,7 @@ impl Certificates {
     }
 
     /// Signs one request, or says why not. What is refused is logged with the reason.
-    pub(super) fn create(
+    fn create(
         &self,
         request: &Request<IstioCertificateRequest>,
     ) -> Result<IstioCertificateResponse, Status> {
@@ -97,7 +98,7 @@ impl Certificates {
         };
         let chain = self
             .authority
-            .sign_csr(&message.csr, &id, self.validity(message.validity_seconds))
+            .sign_csr(&message.csr, &id, self.validity(message.validity_duration))
             .map_err(|error| status(&error))?;
         Ok((id, chain))
     }
@@ -108,6 +109,16 @@ impl Certificates {
             Ok(0) | Err(_) => self.max_ttl,
             Ok(seconds) => Duration::from_secs(seconds).min(self.max_ttl),
         }
+    }
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for Certificates {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        self.create(&request).map(Response::new)
     }
 }
 
