@@ -15,8 +15,14 @@
 
 #[path = "namespaces/capture.rs"]
 mod capture;
+#[path = "namespaces/handover.rs"]
+mod handover;
 #[path = "namespaces/rig.rs"]
 mod rig;
+#[path = "namespaces/traffic.rs"]
+mod traffic;
+#[path = "namespaces/zds.rs"]
+mod zds;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use rig::Capabilities;
@@ -27,7 +33,7 @@ pub type Test = (&'static str, &'static [&'static str], fn());
 fn main() {
     let arguments = Arguments::from_args();
     let capabilities = Capabilities::probe();
-    let all = [capture::TESTS];
+    let all = [capture::TESTS, handover::TESTS, traffic::TESTS, zds::TESTS];
     let trials = all
         .iter()
         .flat_map(|tests| tests.iter())

@@ -8,11 +8,10 @@
 //! Steering is a constant classic BPF program on the group (`SO_ATTACH_REUSEPORT_CBPF`) that
 //! answers with a socket's index. An index that does not exist makes the kernel deal as before,
 //! so a successor that dies meanwhile leaves us serving. The group's order is not visible: our own
-//! index is found with one connection to ourselves, whose mark another program sends to the index
-//! in question. If it lands elsewhere, a sibling sees a connection from loopback to its own port
-//! that is reset at once.
+//! index is found with one connection through loopback for each index, whose mark another program
+//! sends there: the one that arrives here tells. Siblings see a connection from loopback to their
+//! own port that is reset at once.
 
-use super::options::Liveness;
 use super::{DialConfig, dial, listeners, set_linger_zero};
 use crate::netns::Netns;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -20,7 +19,8 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Settings of a handover.
 #[derive(Clone, Debug)]
@@ -97,8 +97,10 @@ impl ReusePortHandover {
 
     /// Steers new connections away, hands what waits in the queue to `connection`, then closes.
     ///
-    /// Works for the older and for the newer of two processes, and for more than two. Dropping the
-    /// future closes the listener at once.
+    /// Works for the older and for the newer of two processes, and for more than two. When
+    /// connections still arrive a while after steering, for instance because another process
+    /// left too and the order changed, it steers again. Dropping the future closes the listener at
+    /// once.
     pub async fn drain(
         &self,
         listener: TcpListener,
@@ -110,11 +112,18 @@ impl ReusePortHandover {
             accepted += 1;
             connection(stream, peer);
         };
-        let steering = match self.steer(&listener, &mut count).await {
-            Ok(steering) => steering,
-            Err(error) => Steering::Failed(error),
+        let mut steering = Steering::Alone;
+        let quiet = loop {
+            steering = match self.steer(&listener, &steering, &mut count).await {
+                Ok(steering) => steering,
+                Err(error) => Steering::Failed(error),
+            };
+            match self.empty(&listener, end, &mut count).await {
+                Emptied::Quiet => break true,
+                Emptied::TooLate => break false,
+                Emptied::StillBusy => (),
+            }
         };
-        let quiet = self.empty(&listener, end, &mut count).await;
         HandoverReport {
             accepted,
             steering,
@@ -128,18 +137,25 @@ impl ReusePortHandover {
         listener: &TcpListener,
         end: Instant,
         connection: &mut (dyn FnMut(TcpStream, SocketAddr) + Send),
-    ) -> bool {
+    ) -> Emptied {
+        let settled = Instant::now() + SETTLING;
         loop {
             let now = Instant::now();
             if now >= end {
-                return false;
+                return Emptied::TooLate;
             }
             let until = end.min(now + self.config.quiet);
             match timeout_at(until, listener.accept()).await {
-                Ok(Ok((stream, peer))) => connection(stream, peer),
+                Ok(Ok((stream, peer))) => {
+                    connection(stream, peer);
+                    if Instant::now() > settled {
+                        return Emptied::StillBusy;
+                    }
+                }
                 // Exhaustion of descriptors: others end meanwhile.
                 Ok(Err(_transient)) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(_elapsed) => return until < end,
+                Err(_elapsed) if until < end => return Emptied::Quiet,
+                Err(_elapsed) => return Emptied::TooLate,
             }
         }
     }
@@ -147,6 +163,7 @@ impl ReusePortHandover {
     async fn steer(
         &self,
         listener: &TcpListener,
+        before: &Steering,
         connection: &mut (dyn FnMut(TcpStream, SocketAddr) + Send),
     ) -> io::Result<Steering> {
         let address = listener.local_addr()?;
@@ -157,7 +174,13 @@ impl ReusePortHandover {
         if members < 2 {
             return Ok(Steering::Alone);
         }
-        let members = u32::try_from(members.min(256)).unwrap_or(256);
+        // Until the new place is known, others keep going where they went.
+        let meanwhile = match before {
+            Steering::Steered { successor, .. } => *successor,
+            Steering::Alone | Steering::Failed(_) => u32::MAX,
+        };
+        attach(listener, &probe_program(self.config.mark, meanwhile))?;
+        let members = u32::try_from(members.min(64)).unwrap_or(64);
         let own = self.own_index(listener, members, connection).await?;
         let newest = members - 1;
         let successor = if own == newest { own - 1 } else { newest };
@@ -165,66 +188,98 @@ impl ReusePortHandover {
         Ok(Steering::Steered { own, successor })
     }
 
-    /// Finds our place in the group by sending connections to one place after the other.
+    /// Finds our place in the group: sends a connection to each place and sees which arrives.
     async fn own_index(
         &self,
         listener: &TcpListener,
         members: u32,
         connection: &mut (dyn FnMut(TcpStream, SocketAddr) + Send),
     ) -> io::Result<u32> {
-        attach(listener, &probe_program(self.config.mark))?;
-        // The last place needs no probe: it is ours if no other is.
-        for index in 0..members - 1 {
-            if self.is_own(listener, index, connection).await? {
-                return Ok(index);
-            }
+        let mut dialing = JoinSet::new();
+        for index in 0..members {
+            let target = listener.local_addr()?;
+            dialing.spawn(probe(self.netns.clone(), target, self.config.mark, index));
         }
-        Ok(members - 1)
-    }
-
-    async fn is_own(
-        &self,
-        listener: &TcpListener,
-        index: u32,
-        connection: &mut (dyn FnMut(TcpStream, SocketAddr) + Send),
-    ) -> io::Result<bool> {
-        let mut target = listener.local_addr()?;
-        if target.ip().is_unspecified() {
-            target.set_ip(if target.is_ipv4() {
-                Ipv4Addr::LOCALHOST.into()
-            } else {
-                Ipv6Addr::LOCALHOST.into()
-            });
-        }
-        let config = DialConfig::new()
-            .mark(probe_mark(self.config.mark, index))
-            .liveness(Liveness::default())
-            .deadline(Duration::from_millis(500));
-        let probe = match dial(&self.netns, &config, target).await {
-            // A dual-stack listener where loopback has no IPv6 address.
-            Err(_no_ipv6) if target.is_ipv6() => {
-                target.set_ip(Ipv4Addr::LOCALHOST.into());
-                dial(&self.netns, &config, target).await?
+        let mut probes: Vec<Probe> = Vec::new();
+        // Connections from loopback that may turn out to be probes.
+        let mut unsure: Vec<(TcpStream, SocketAddr)> = Vec::new();
+        let end = Instant::now() + FINDING;
+        let found = loop {
+            let is_probe =
+                |probe: &&Probe| unsure.iter().any(|(_, peer)| peer.port() == probe.port);
+            if let Some(probe) = probes.iter().find(is_probe) {
+                break Ok(probe.index);
             }
-            result => result?,
+            tokio::select! {
+                Some(dialed) = dialing.join_next() => probes.extend(dialed.ok().flatten()),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) if peer.ip().to_canonical().is_loopback() => {
+                        unsure.push((stream, peer));
+                    }
+                    Ok((stream, peer)) => connection(stream, peer),
+                    Err(error) => break Err(error),
+                },
+                () = sleep_until(end) => break Err(io::ErrorKind::TimedOut.into()),
+            }
         };
-        set_linger_zero(&probe)?;
-        let port = probe.local_addr()?.port();
-        let wait = async {
-            loop {
-                let (stream, peer) = listener.accept().await?;
-                if peer.port() == port && peer.ip().to_canonical().is_loopback() {
-                    return Ok(());
-                }
+        let ports: Vec<_> = probes.iter().map(|probe| probe.port).collect();
+        for (stream, peer) in unsure {
+            if !ports.contains(&peer.port()) {
                 connection(stream, peer);
             }
-        };
-        // The handshake is complete, so the connection is in somebody's queue already.
-        match timeout(Duration::from_millis(100), wait).await {
-            Ok(result) => result.map(|()| true),
-            Err(_elapsed) => Ok(false),
         }
+        found
     }
+}
+
+/// How emptying a queue ended.
+enum Emptied {
+    Quiet,
+    StillBusy,
+    TooLate,
+}
+
+/// Connections that arrive this long after steering began their handshake before it, or show
+/// that the order has changed.
+const SETTLING: Duration = Duration::from_millis(250);
+
+/// Longest search for our place.
+const FINDING: Duration = Duration::from_secs(1);
+
+/// A connection to one place of the group.
+struct Probe {
+    index: u32,
+    port: u16,
+    /// Reset when dropped.
+    _stream: TcpStream,
+}
+
+/// Connects to the listener through loopback with the mark that names `index`.
+async fn probe(netns: Netns, target: SocketAddr, mark: u32, index: u32) -> Option<Probe> {
+    let config = DialConfig::new()
+        .mark(probe_mark(mark, index))
+        .deadline(FINDING);
+    let mut target = target;
+    let wildcard = target.ip().is_unspecified();
+    if wildcard && target.is_ipv6() {
+        target.set_ip(Ipv6Addr::LOCALHOST.into());
+    }
+    let mut dialed = None;
+    if !wildcard || target.is_ipv6() {
+        dialed = dial(&netns, &config, target).await.ok();
+    }
+    // An IPv4 listener, or a dual-stack one where loopback has no IPv6 address.
+    if dialed.is_none() && wildcard {
+        target.set_ip(Ipv4Addr::LOCALHOST.into());
+        dialed = dial(&netns, &config, target).await.ok();
+    }
+    let stream = dialed?;
+    set_linger_zero(&stream).ok()?;
+    Some(Probe {
+        index,
+        port: stream.local_addr().ok()?.port(),
+        _stream: stream,
+    })
 }
 
 /// Upper bits that tell a probe from all other marks.
@@ -253,8 +308,8 @@ const fn ret(k: u32) -> libc::sock_filter {
     instruction(0x06, k, 0, 0)
 }
 
-/// Sends probes to the index in their mark and deals everything else as usual.
-const fn probe_program(low: u32) -> [libc::sock_filter; 8] {
+/// Sends probes to the index in their mark and everything else to `meanwhile`.
+const fn probe_program(low: u32, meanwhile: u32) -> [libc::sock_filter; 8] {
     [
         instruction(0x20, MARK, 0, 0),              // ld #mark
         instruction(0x54, !(0xff << 12), 0, 0),     // and #~index
@@ -263,7 +318,7 @@ const fn probe_program(low: u32) -> [libc::sock_filter; 8] {
         instruction(0x74, 12, 0, 0),                // rsh #12
         instruction(0x54, 0xff, 0, 0),              // and #0xff
         instruction(0x16, 0, 0, 0),                 // ret a
-        ret(u32::MAX),                              // no such index: deal by hash
+        ret(meanwhile),
     ]
 }
 

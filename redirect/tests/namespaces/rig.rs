@@ -74,6 +74,12 @@ pub fn namespace() -> Netns {
     });
     let netns = made.join().expect("the thread that makes a namespace");
     run(&netns, "ip", &["link", "set", "lo", "up"]);
+    // Addresses are usable at once instead of after a second of duplicate detection.
+    let no_dad = || fs::write("/proc/sys/net/ipv6/conf/default/dad_transmits", "0");
+    netns
+        .run(no_dad)
+        .expect("the namespace is entered")
+        .expect("the kernel has IPv6");
     netns
 }
 
@@ -126,4 +132,13 @@ impl World {
         );
         Self { pod, outside }
     }
+}
+
+/// Runs a future on a runtime of its own.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime is made");
+    runtime.block_on(future)
 }
