@@ -1,27 +1,42 @@
 //! The access-log line: one event for each connection, in Istio's fields and order.
 //!
-//! [`AccessRecord`] is filled in while a connection is served and [emitted](AccessRecord::emit)
-//! once at its end, as an event of target `access`; the [log layer](crate::logging) makes the line.
+//! An [`AccessRecord`] is filled in while a connection is served and written once at its end by an
+//! [`AccessLog`], as an event of target `access`; the [log layer](crate::logging) makes the line.
 //!
 //! ```
-//! use meshwright_istio_surface::access_log::AccessRecord;
+//! use meshwright_istio_surface::access_log::{AccessLog, AccessRecord};
+//! use meshwright_istio_surface::end::EndReason;
 //! use meshwright_istio_surface::metrics::Reporter;
+//! use std::time::Instant;
 //!
 //! let from = "10.244.1.2:36802".parse().unwrap();
 //! let to = "10.244.1.3:15008".parse().unwrap();
 //! let mut record = AccessRecord::new(Reporter::Source, from, to);
 //! record.src_workload = Some("pod-a".into());
 //! record.bytes_sent = 74;
-//! record.emit();
+//! let log = AccessLog::new(Instant::now());
+//! log.complete(&record, EndReason::Finished, Instant::now());
 //! ```
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meshwright_xds_client::workload::Workload;
 
-use crate::metrics::Reporter;
+use crate::end::EndReason;
+use crate::logging::{Admitted, LineLimit};
+use crate::metrics::{Metrics, Reporter};
+
+/// Writes access lines, of each kind of failure at most a hundred a second.
+///
+/// A line of a clean end is always written: its number is bounded by real traffic. What is left
+/// out is counted, and said with the next line of its kind.
+pub struct AccessLog {
+    limit: LineLimit<{ EndReason::COUNT }>,
+    metrics: Option<Arc<Metrics>>,
+}
 
 /// What the access log says of one connection; what is not known is left out.
 #[derive(Clone, Debug)]
@@ -61,6 +76,70 @@ pub struct AccessRecord {
     pub duration: Duration,
     /// Why it ended, if not as both applications wanted.
     pub error: Option<String>,
+}
+
+impl AccessLog {
+    /// Starts to count seconds at `now`.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            limit: LineLimit::new(now),
+            metrics: None,
+        }
+    }
+
+    /// Counts what is left out in these metrics.
+    #[must_use]
+    pub fn counted_by(mut self, metrics: Arc<Metrics>) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Logs the end of a connection that ended for `reason`.
+    pub fn complete(&self, record: &AccessRecord, reason: EndReason, now: Instant) {
+        if self.admits(reason, now) {
+            record.emit();
+        }
+    }
+
+    /// Logs a connection that was refused for `reason` before anything was known of it but its
+    /// addresses.
+    pub fn failed(&self, record: &AccessRecord, reason: EndReason, now: Instant) {
+        if self.admits(reason, now) {
+            record.failed();
+        }
+    }
+
+    fn admits(&self, reason: EndReason, now: Instant) -> bool {
+        if reason == EndReason::Finished {
+            return true;
+        }
+        match self.limit.admit(reason.index(), now) {
+            Admitted::Drop => {
+                if let Some(metrics) = &self.metrics {
+                    metrics.access_line_suppressed(reason);
+                }
+                false
+            }
+            Admitted::Write { dropped_before } => {
+                if dropped_before > 0 {
+                    tracing::warn!(
+                        target: "access",
+                        reason = reason.name(),
+                        lines = dropped_before,
+                        "lines were left out"
+                    );
+                }
+                true
+            }
+        }
+    }
+}
+
+impl fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessLog").finish_non_exhaustive()
+    }
 }
 
 impl AccessRecord {
@@ -127,9 +206,8 @@ impl AccessRecord {
 
     /// Logs the end: at info level, or at error level if there is an [error](Self::error).
     ///
-    /// Of one kind of error only so many lines pass in a second; whoever limits them does so before
-    /// calling this.
-    pub fn emit(&self) {
+    /// Not limited: an [`AccessLog`] does that.
+    fn emit(&self) {
         match &self.error {
             None => self.emit_complete(),
             Some(error) => self.emit_error(error),

@@ -34,6 +34,9 @@ pub use process::{Command, Drain, LogFormat, Machine, Telemetry, UnknownCommand}
 /// The mesh configuration that Istio mounts, relative to the working directory.
 const MESH_CONFIG: &str = "./etc/istio/config/mesh";
 
+/// Prefixes of variables that belong to other programs of this repository.
+const OTHER_PROGRAMS: [&str; 1] = ["MESHWRIGHT_CP_"];
+
 /// Our own variables. The last two steer this repository's tests, and reach programs that tests
 /// start.
 const OWN_VARIABLES: [&str; 4] = [
@@ -105,7 +108,7 @@ impl Config {
     }
 
     fn read(checker: &mut Checker<'_>, machine: Machine) -> Self {
-        checker.only("MESHWRIGHT_", &OWN_VARIABLES);
+        checker.only("MESHWRIGHT_", &OWN_VARIABLES, &OTHER_PROGRAMS);
         let proxy = ProxyConfig::load(checker, Path::new(MESH_CONFIG));
         refuse_missing_protection(checker);
         note_missing_convenience(checker, &proxy);

@@ -10,7 +10,6 @@ use meshwright_istio_surface::server::ConfigDump;
 use meshwright_policy::PolicyReader;
 use meshwright_xds_client::workload::Snapshot;
 
-use crate::config::Http2;
 use crate::mesh::Mesh;
 use crate::served::ServedPod;
 
@@ -40,11 +39,11 @@ impl Dump {
                     Some(_) => ConnectionProtocol::Hbone,
                     None => ConnectionProtocol::Tcp,
                 };
-                state.inbound(ConnectionState::new(
-                    facts.source_addr,
-                    facts.destination,
-                    protocol,
-                ));
+                let listed = ConnectionState::new(facts.source_addr, facts.destination, protocol);
+                state.inbound(match &facts.requested {
+                    Some(host) => listed.asked_for(&**host),
+                    None => listed,
+                });
             });
         }
         for (from, connection) in served.pod.iter().flat_map(|pod| pod.outgoing.snapshot()) {
@@ -63,7 +62,7 @@ impl ConfigDump for Dump {
         let mut document = ConfigDocument::new(Arc::clone(&snapshot), version);
         document.policies = self.policies.set().policies().cloned().collect();
         document.certificates = mesh.identities.statuses();
-        document.config = mesh.config.to_json(Http2::default());
+        document.config = mesh.config.to_json();
         document.workload_state = mesh
             .served
             .pods()

@@ -102,6 +102,7 @@ async fn carry(caller: &Caller, mut request: ConnectRequest, traffic: &mut Traff
     let asked = Asked {
         authority: request.authority().clone(),
         peer: Arc::clone(request.peer()),
+        host: request.forwarded().host,
     };
     let established = tokio::select! {
         established = establish(caller, &asked, traffic) => established,
@@ -129,6 +130,8 @@ async fn carry(caller: &Caller, mut request: ConnectRequest, traffic: &mut Traff
 struct Asked {
     authority: Authority,
     peer: Arc<PeerSvid>,
+    /// The service that the client asked for, by its own account: only for labels and dumps.
+    host: Option<Arc<str>>,
 }
 
 type Established = (meshwright_policy::Admission, TcpLeg, ResponseHeaders);
@@ -153,17 +156,18 @@ async fn establish(
     let authority = to_route(&asked.authority)?;
     let target = route::inbound(&snapshot, &workload, caller.local, &authority, illegal)
         .map_err(Ending::NoRoute)?;
-    traffic.note_target(&snapshot, &workload, &target);
+    traffic.note_target(&snapshot, &workload, &target, asked.host.as_deref());
     let facts = ConnectionFacts::new(
         Some(asked.peer.id.clone()),
         caller.from,
         target.destination,
         workload.uid().clone(),
     );
-    let admission = mesh
-        .admit(facts.with_requested(asked.authority.to_string().into()))
-        .await
-        .map_err(Ending::Denied)?;
+    let facts = match &asked.host {
+        Some(host) => facts.with_requested(Arc::clone(host)),
+        None => facts,
+    };
+    let admission = mesh.admit(facts).await.map_err(Ending::Denied)?;
     let stream = caller
         .station
         .dial_application(caller.from.ip(), target.address)

@@ -139,12 +139,20 @@ impl Mesh {
         {
             config = config.with_max_streams(streams);
         }
+        if let Some((stream, connection)) = self.config.http2.windows() {
+            config = config.with_windows(stream, connection);
+        }
         Pool::new(dialer, config, Arc::clone(&self.telemetry) as Arc<_>)
     }
 
     /// Returns how tunnels of other proxies are served.
     pub(crate) fn server_config(&self) -> ServerConfig {
-        ServerConfig::new(Arc::clone(&self.telemetry) as Arc<_>).with_quotas(self.quotas.clone())
+        let config = ServerConfig::new(Arc::clone(&self.telemetry) as Arc<_>)
+            .with_quotas(self.quotas.clone());
+        match self.config.http2.windows() {
+            Some((stream, connection)) => config.with_windows(stream, connection),
+            None => config,
+        }
     }
 
     /// Returns the proxy's own ports, which nobody is connected to.

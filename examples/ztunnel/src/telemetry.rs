@@ -1,9 +1,11 @@
 //! What the crates report, as Istio's metrics and log lines.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use meshwright_hbone::events::{LimitReached, RequestRefused};
 use meshwright_identity::rotation::{IssueFailed, SvidIssued};
+use meshwright_istio_surface::access_log::AccessLog;
 use meshwright_istio_surface::metrics::{Metrics, XdsTermination};
 use meshwright_xds_client::client as xds;
 
@@ -11,11 +13,13 @@ use meshwright_xds_client::client as xds;
 #[derive(Debug)]
 pub(crate) struct Telemetry {
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) access: AccessLog,
 }
 
 impl Telemetry {
-    pub(crate) const fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics }
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        let access = AccessLog::new(Instant::now()).counted_by(Arc::clone(&metrics));
+        Self { metrics, access }
     }
 
     /// A pod's proxy was started.

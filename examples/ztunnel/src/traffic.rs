@@ -12,7 +12,7 @@ use meshwright_istio_surface::metrics::{
     Label, OpenConnection, Party, Reporter, SecurityPolicy, SocketGuard, TrafficLabels,
 };
 use meshwright_xds_client::route::{InboundTarget, Route, RouteKind};
-use meshwright_xds_client::workload::{Service, Snapshot, Workload};
+use meshwright_xds_client::workload::{PortMapping, Service, Snapshot, Workload};
 
 use crate::ending::Ending;
 use crate::pod::Pod;
@@ -165,6 +165,7 @@ impl Traffic {
         snapshot: &Snapshot,
         own: &Workload,
         target: &InboundTarget,
+        asked_for: Option<&str>,
     ) {
         self.note_destination(own);
         self.record.dst_hbone_addr = Some(target.destination);
@@ -172,7 +173,7 @@ impl Traffic {
         let service = target
             .service
             .clone()
-            .or_else(|| only_service(snapshot, own));
+            .or_else(|| served_service(snapshot, own, asked_for, target.destination.port()));
         if let Some(service) = service {
             self.note_service(&service);
         }
@@ -262,7 +263,8 @@ impl Traffic {
         self.record.bytes_recv = received;
         self.record.duration = self.begun.elapsed();
         self.record.error = ending.error();
-        self.record.emit();
+        let access = &self.pod.mesh.telemetry.access;
+        access.complete(&self.record, reason, Instant::now());
     }
 }
 
@@ -279,10 +281,26 @@ fn party(workload: &Workload) -> Party {
     party
 }
 
-/// The service of a pod that backs exactly one.
-fn only_service(snapshot: &Snapshot, own: &Workload) -> Option<Arc<Service>> {
-    match own.services() {
-        [one] => snapshot.service(&one.service).cloned(),
-        _ => None,
+/// The service that a tunnel to a pod is for: what the client says, if the pod backs that service;
+/// else the first that leads to the port.
+fn served_service(
+    snapshot: &Snapshot,
+    own: &Workload,
+    asked_for: Option<&str>,
+    port: u16,
+) -> Option<Arc<Service>> {
+    let leads_to = |ports: &[PortMapping]| ports.iter().any(|mapping| mapping.target == port);
+    let mut by_port = None;
+    for member in own.services() {
+        let Some(service) = snapshot.service(&member.service) else {
+            continue;
+        };
+        if asked_for == Some(&**service.hostname()) {
+            return Some(Arc::clone(service));
+        }
+        if by_port.is_none() && (leads_to(&member.ports) || leads_to(service.ports())) {
+            by_port = Some(Arc::clone(service));
+        }
     }
+    by_port
 }

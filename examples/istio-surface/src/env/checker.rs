@@ -265,10 +265,12 @@ impl<'a> Checker<'a> {
         found
     }
 
-    /// Makes every variable that begins with `prefix` and is not one of `known` a fault.
-    pub fn only(&mut self, prefix: &str, known: &[&str]) {
+    /// Makes every variable that begins with `prefix` a fault, unless it is one of `known` or
+    /// begins with one of `foreign`, which are the prefixes of other programs.
+    pub fn only(&mut self, prefix: &str, known: &[&str], foreign: &[&str]) {
         for (name, _) in self.with_prefix(prefix) {
-            if !known.contains(&name) {
+            let is_foreign = foreign.iter().any(|prefix| name.starts_with(prefix));
+            if !known.contains(&name) && !is_foreign {
                 self.fault(name, None, InvalidValue::Unknown);
             }
         }

@@ -82,7 +82,7 @@ pub(super) fn line(
     line.push_str(time);
     line.push('"');
     pair(&mut line, "scope", |line| {
-        string(line, format_args!("{}", metadata.target()))
+        string(line, format_args!("{}", metadata.target()));
     });
     let mut left_out = fields.left_out;
     for part in [&fields.message, &fields.fields] {
@@ -95,7 +95,7 @@ pub(super) fn line(
     }
     for (name, object) in spans {
         left_out |= !append(&mut line, |line| {
-            pair(line, name, |line| line.push_str(&object))
+            pair(line, name, |line| line.push_str(&object));
         });
     }
     if left_out {
@@ -116,12 +116,12 @@ fn pair(line: &mut String, key: &str, write: impl FnOnce(&mut String)) {
 
 fn string(line: &mut String, value: fmt::Arguments<'_>) {
     line.push('"');
-    let _ = Bounded::new(line, Style::Json).write_fmt(value);
+    let _infallible = Bounded::new(line, Style::Json).write_fmt(value);
     line.push('"');
 }
 
 fn bare(line: &mut String, value: impl fmt::Display) {
-    let _ = write!(line, "{value}");
+    let _infallible = write!(line, "{value}");
 }
 
 fn joined(first: &str, second: &str) -> String {

@@ -78,7 +78,8 @@ impl<'a> Bounded<'a> {
             c if !is_dangerous(c) => self.line.push(c),
             c if self.style == Style::Json => {
                 // Every dangerous character is in the basic plane.
-                let _ = fmt::Write::write_fmt(self.line, format_args!("\\u{:04x}", u32::from(c)));
+                let _infallible =
+                    fmt::Write::write_fmt(self.line, format_args!("\\u{:04x}", u32::from(c)));
             }
             c => self.line.extend(c.escape_unicode()),
         }

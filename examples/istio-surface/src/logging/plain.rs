@@ -50,7 +50,7 @@ impl Fields {
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.add(field, |line| {
-            let _ = write!(Bounded::new(line, Style::Rust), "{value:?}");
+            let _infallible = write!(Bounded::new(line, Style::Rust), "{value:?}");
         });
     }
 
@@ -58,10 +58,10 @@ impl Visit for Fields {
         let is_message = field.name() == "message";
         self.add(field, |line| {
             if is_message {
-                let _ = Bounded::new(line, Style::Rust).write_str(value);
+                let _infallible = Bounded::new(line, Style::Rust).write_str(value);
             } else {
                 line.push('"');
-                let _ = Bounded::new(line, Style::RustQuoted).write_str(value);
+                let _infallible = Bounded::new(line, Style::RustQuoted).write_str(value);
                 line.push('"');
             }
         });
@@ -111,7 +111,7 @@ fn push_target(
         .iter()
         .find_map(|prefix| target.strip_prefix(prefix))
         .unwrap_or(target);
-    let _ = Bounded::new(line, Style::Rust).write_str(short);
+    let _infallible = Bounded::new(line, Style::Rust).write_str(short);
     let end = line.len() + SPANS;
     for (name, fields) in spans {
         if line.len() + name.len() + fields.len() + 3 > end {

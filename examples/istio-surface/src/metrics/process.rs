@@ -29,6 +29,22 @@ impl Workers {
     }
 }
 
+/// Which of a worker's two counts.
+#[derive(Clone, Copy)]
+enum Parking {
+    Park,
+    ParkAndUnpark,
+}
+
+impl Parking {
+    fn count(self, handle: &Handle) -> u64 {
+        match self {
+            Self::Park => handle.metrics().worker_park_count(0),
+            Self::ParkAndUnpark => handle.metrics().worker_park_unpark_count(0),
+        }
+    }
+}
+
 impl Collector for Descriptors {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // The listing itself holds one descriptor.
@@ -110,24 +126,24 @@ impl Workers {
                 .encode_family(&[("worker", worker.to_string())])?
                 .encode_counter::<NoLabelSet, _, u64>(&busy.as_secs_f64(), None)?;
         }
-        let counters: [(&str, &str, fn(&Handle) -> u64); 2] = [
+        let counters = [
             (
                 "tokio_worker_park_count",
                 "the total number of times the given worker thread has parked",
-                |handle| handle.metrics().worker_park_count(0),
+                Parking::Park,
             ),
             (
                 "tokio_worker_park_unpark_count",
                 "the total number of times the given worker thread has parked and unparked",
-                |handle| handle.metrics().worker_park_unpark_count(0),
+                Parking::ParkAndUnpark,
             ),
         ];
-        for (name, help, of) in counters {
+        for (name, help, parking) in counters {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (worker, handle) in self.runtimes.iter().enumerate() {
                 family
                     .encode_family(&[("worker", worker.to_string())])?
-                    .encode_counter::<NoLabelSet, _, u64>(&of(handle), None)?;
+                    .encode_counter::<NoLabelSet, _, u64>(&parking.count(handle), None)?;
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ use super::control::{Proxies, XdsMetrics};
 use super::labels::Reporter;
 use super::process::{Descriptors, Workers};
 use super::traffic::Traffic;
+use crate::end::EndReason;
 
 /// Every metric of a program, and their exposition.
 pub struct Metrics {
@@ -28,6 +29,7 @@ pub struct Metrics {
     sockets: Family<[(&'static str, &'static str); 1], Gauge>,
     log_lines: Counter,
     limits: Family<[(&'static str, &'static str); 1], Counter>,
+    access_lines: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 /// Counts a socket as open until it is dropped.
@@ -48,6 +50,7 @@ impl Metrics {
             sockets: Family::default(),
             log_lines: Counter::default(),
             limits: Family::default(),
+            access_lines: Family::default(),
         };
         metrics.with_registry(|registry| metrics.register(registry, component, tag));
         metrics
@@ -76,13 +79,18 @@ impl Metrics {
         let own = registry.sub_registry_with_prefix("meshwright");
         own.register(
             "log_lines_dropped",
-            "Log lines that were dropped, because of a slow sink or a storm",
+            "Log lines that were dropped because the sink was too slow",
             self.log_lines.clone(),
         );
         own.register(
             "limits_reached",
             "How often a limit or deadline was enforced",
             self.limits.clone(),
+        );
+        own.register(
+            "access_lines_suppressed",
+            "Access lines of failures beyond a hundred a second of one reason",
+            self.access_lines.clone(),
         );
         own.register_collector(Box::new(Overflowed(self.traffic.clone())));
     }
@@ -139,13 +147,19 @@ impl Metrics {
         self.limits.get_or_create(&[("limit", limit)]).inc();
     }
 
+    /// Counts an access line that was left out.
+    pub fn access_line_suppressed(&self, reason: EndReason) {
+        let labels = [("reason", reason.name())];
+        self.access_lines.get_or_create(&labels).inc();
+    }
+
     /// Sets how many log lines were dropped so far; never goes down.
     pub fn log_lines_dropped(&self, total: u64) {
         let new = total.saturating_sub(self.log_lines.get());
         self.log_lines.inc_by(new);
     }
 
-    /// Encodes everything as OpenMetrics text; removes idle traffic series first.
+    /// Encodes everything as `OpenMetrics` text; removes idle traffic series first.
     #[must_use]
     pub fn encode(&self) -> String {
         self.traffic.expire(Instant::now());

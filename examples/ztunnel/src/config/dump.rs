@@ -1,38 +1,38 @@
 //! The settings as `/config_dump` shows them: Istio's names, secrets left out.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use meshwright_istio_surface::env::{Header, Roots};
 use serde_json::{Map, Value, json};
 
-use super::network::Localhost;
-use super::{Config, Http2, Issuing, Keepalive, OriginalSource};
+use super::network::{FRAME_SIZE, Localhost, MAX_STREAMS};
+use super::{Config, Issuing, Keepalive, OriginalSource};
 
 impl Config {
     /// Describes the settings with the names of Istio's ztunnel.
     ///
     /// Of a header only its name is shown, of a token only where it comes from. What this program
-    /// does not have yet is shown as switched off; `effective` are the limits of HTTP/2 in force.
+    /// does not have yet is shown as switched off.
     #[must_use]
-    pub fn to_json(&self, effective: Http2) -> Value {
+    pub fn to_json(&self) -> Value {
         let mut shown = Map::new();
-        self.show_traffic(&mut shown, effective);
+        self.show_traffic(&mut shown);
         self.show_ports(&mut shown);
         self.show_control_plane(&mut shown);
         self.show_node(&mut shown);
         Value::Object(shown)
     }
 
-    fn show_traffic(&self, shown: &mut Map<String, Value>, effective: Http2) {
+    fn show_traffic(&self, shown: &mut Map<String, Value>) {
         let sockets = &self.sockets;
-        let limit = |own: Option<_>, in_force: Option<std::num::NonZeroU32>| own.or(in_force);
+        let (stream_window, connection_window) = self.http2.windows_in_force();
         let entries = json!({
             "proxy": true,
-            "windowSize": limit(self.http2.stream_window, effective.stream_window),
-            "connectionWindowSize":
-                limit(self.http2.connection_window, effective.connection_window),
-            "frameSize": limit(self.http2.frame_size, effective.frame_size),
-            "poolMaxStreamsPerConn": self.pool.max_streams,
+            "windowSize": stream_window,
+            "connectionWindowSize": connection_window,
+            "frameSize": FRAME_SIZE,
+            "poolMaxStreamsPerConn": self.pool.max_streams.map_or(MAX_STREAMS, NonZeroUsize::get),
             "poolUnusedReleaseTimeout": length(self.pool.unused_release),
             "selfTerminationDeadline": length(self.drain.deadline),
             "numWorkerThreads": self.workers,

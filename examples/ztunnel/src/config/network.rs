@@ -27,6 +27,12 @@ const LARGEST_WINDOW: u64 = (1 << 31) - 1;
 const SMALLEST_CONNECTION_WINDOW: u64 = 65_535;
 /// RFC 9113 §6.5.2: `SETTINGS_MAX_FRAME_SIZE` is 2^14 to 2^24-1.
 const FRAME_SIZES: (u64, u64) = (1 << 14, (1 << 24) - 1);
+/// The windows and the frame size of `meshwright-hbone`, for the dump.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+pub(super) const FRAME_SIZE: u32 = 64 << 10;
+/// Its streams on one connection.
+pub(super) const MAX_STREAMS: usize = 100;
 /// Linux: most seconds that `TCP_KEEPIDLE` and `TCP_KEEPINTVL` take.
 const LONGEST_KEEPALIVE: u64 = 32_767;
 /// Linux: most probes that `TCP_KEEPCNT` takes.
@@ -108,6 +114,8 @@ pub struct Keepalive {
 }
 
 /// Limits of HTTP/2 connections; `None` leaves the choice to `meshwright-hbone`.
+///
+/// The size of frames is not among them: `HTTP2_FRAME_SIZE` is checked and has no effect.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Http2 {
@@ -115,8 +123,6 @@ pub struct Http2 {
     pub stream_window: Option<NonZeroU32>,
     /// Receive window of a connection in bytes (`HTTP2_CONNECTION_WINDOW_SIZE`).
     pub connection_window: Option<NonZeroU32>,
-    /// Largest frame in bytes, 16384 to 16777215 (`HTTP2_FRAME_SIZE`).
-    pub frame_size: Option<NonZeroU32>,
 }
 
 /// Limits of the pool of tunnels.
@@ -238,6 +244,10 @@ impl Keepalive {
 
 impl Http2 {
     pub(super) fn read(checker: &mut Checker<'_>) -> Self {
+        let frame = checker.number("HTTP2_FRAME_SIZE", FRAME_SIZES.0, FRAME_SIZES.1);
+        if frame.is_some_and(|size| size != u64::from(FRAME_SIZE)) {
+            checker.note("HTTP2_FRAME_SIZE has no effect: frames of 64 KiB are sent and taken");
+        }
         let mut bytes = |name, min, max| checker.number(name, min, max).and_then(narrow);
         Self {
             stream_window: bytes("HTTP2_STREAM_WINDOW_SIZE", 1, LARGEST_WINDOW),
@@ -246,8 +256,23 @@ impl Http2 {
                 SMALLEST_CONNECTION_WINDOW,
                 LARGEST_WINDOW,
             ),
-            frame_size: bytes("HTTP2_FRAME_SIZE", FRAME_SIZES.0, FRAME_SIZES.1),
         }
+    }
+
+    /// Both windows, the stream's first, if a variable sets one of them.
+    #[must_use]
+    pub fn windows(self) -> Option<(u32, u32)> {
+        let is_set = self.stream_window.is_some() || self.connection_window.is_some();
+        is_set.then(|| self.windows_in_force())
+    }
+
+    /// Both windows, the stream's first, set or not.
+    pub(super) fn windows_in_force(self) -> (u32, u32) {
+        let stream = self.stream_window.map_or(STREAM_WINDOW, NonZeroU32::get);
+        let connection = self
+            .connection_window
+            .map_or(CONNECTION_WINDOW, NonZeroU32::get);
+        (stream, connection)
     }
 }
 

@@ -195,11 +195,12 @@ fn unknown_variable_of_ours_is_a_fault_and_of_others_is_not() {
     let _trace = meshwright_testkit::trace();
     let variables = Variables::from_pairs([
         ("MESHWRIGHT_A", "1"),
+        ("MESHWRIGHT_CP_X", "1"),
         ("MESHWRIGHT_B", "1"),
         ("OTHER_C", "1"),
     ]);
     let mut checker = variables.checker();
-    checker.only("MESHWRIGHT_", &["MESHWRIGHT_A"]);
+    checker.only("MESHWRIGHT_", &["MESHWRIGHT_A"], &["MESHWRIGHT_CP_"]);
     assert_eq!(
         checker.finish().unwrap_err().to_string(),
         "1 setting is invalid: MESHWRIGHT_B is not a setting of this program"

@@ -7,7 +7,10 @@ use super::Control;
 
 /// A sink that tests read, and may hold up.
 #[derive(Clone, Default)]
-struct Sink(Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>);
+struct Sink(Arc<(Mutex<Held>, Condvar)>);
+
+/// What was written, and whether writers wait.
+type Held = (Vec<u8>, bool);
 
 impl Sink {
     fn text(&self) -> String {
