@@ -22,11 +22,13 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 /// Encrypted bytes that wait for the socket before writers wait; 64 records of 16 KiB.
-const MAX_QUEUED: usize = 64 * (16 * 1024 + 64);
+const MAX_QUEUED: usize = 64 * (RECORD + 64);
+/// Plain bytes of a full record (RFC 8446 §5.1).
+const RECORD: usize = 16 * 1024;
 /// Writes shorter than this are joined.
 const SMALL_WRITE: usize = 4 * 1024;
 /// Joined writes are encrypted when they fill a record.
-const MAX_JOINED: usize = 16 * 1024;
+const MAX_JOINED: usize = RECORD;
 /// First and last size of a read from the socket; it grows while reads come back full.
 const MIN_READ: usize = 4 * 1024;
 const MAX_READ: usize = 256 * 1024;
@@ -156,19 +158,39 @@ impl TlsStream {
     }
 
     /// Encrypts joined bytes, then `slices`; returns how many bytes of `slices` were taken.
+    ///
+    /// What would make a short last record waits for the next write or flush.
     fn encrypt(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let new: usize = slices.iter().map(|slice| slice.len()).sum();
+        let total = self.joined.len() + new;
+        let tail = match total % RECORD {
+            tail if total > RECORD && tail < SMALL_WRITE.min(new) => tail,
+            _ => 0,
+        };
         let mut all = [IoSlice::new(&[]); MAX_SLICES];
         let joined = [IoSlice::new(&self.joined)];
-        let mut set = 0;
+        let (mut set, mut left) = (0, total - tail);
         for (place, slice) in all.iter_mut().zip(joined.iter().chain(slices)) {
-            *place = IoSlice::new(slice);
+            let part = slice.get(..left.min(slice.len())).unwrap_or_default();
+            left -= part.len();
+            *place = IoSlice::new(part);
             set += 1;
         }
         let all = all.get(..set).unwrap_or_default();
         let written = self.tls.writer().write_vectored(all)?;
         let from_joined = written.min(self.joined.len());
         self.joined.drain(..from_joined);
-        Ok(written - from_joined)
+        if tail == 0 || written + tail < total {
+            return Ok(written - from_joined);
+        }
+        let mut skip = new - tail;
+        for slice in slices {
+            let skipped = skip.min(slice.len());
+            skip -= skipped;
+            let part = slice.get(skipped..).unwrap_or_default();
+            self.joined.extend_from_slice(part);
+        }
+        Ok(new)
     }
 
     /// Writes encrypted bytes once, up to 64 records.

@@ -14,14 +14,16 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::Interest,
+    net::{TcpStream, tcp::OwnedReadHalf},
+};
+use tokio_util::io::poll_read_buf;
 
 /// First size of a read; it grows while reads come back full.
 const MIN_READ: usize = 4 * 1024;
 /// Largest size of a read.
 const MAX_READ: usize = MAX_BYTES;
-/// Less room than this at the end of a buffer is not worth a read.
-const MIN_ROOM: usize = 1024;
 
 /// A TCP connection to or from an application.
 ///
@@ -32,7 +34,9 @@ const MIN_ROOM: usize = 1024;
 /// No buffer is held while there is nothing to read. The size of reads follows how full the last
 /// ones were, from 4 KiB to 1 MiB.
 pub struct TcpLeg {
-    stream: Arc<TcpStream>,
+    /// Shared with the error watch while that exists. (A half of a stream, because only its reads
+    /// take a short read for the end of what is there; a whole one would ask the kernel again.)
+    read: Arc<OwnedReadHalf>,
     buffer: BytesMut,
     read_size: usize,
     finished: bool,
@@ -47,8 +51,10 @@ impl TcpLeg {
     /// Wraps a connected socket.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
+        let (read, write) = stream.into_split();
+        write.forget();
         Self {
-            stream: Arc::new(stream),
+            read: Arc::new(read),
             buffer: BytesMut::new(),
             read_size: MIN_READ,
             finished: false,
@@ -60,7 +66,7 @@ impl TcpLeg {
     /// Returns the socket, for its addresses and options.
     #[must_use]
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        (*self.read).as_ref()
     }
 
     fn fail(&mut self, error: &io::Error) -> Reset {
@@ -69,23 +75,29 @@ impl TcpLeg {
     }
 
     /// Reads once into the buffer's room and splits off what came.
-    fn try_read(&mut self) -> io::Result<Bytes> {
-        if self.buffer.capacity() < MIN_ROOM.min(self.read_size) {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        // No buffer before there is something to read.
+        ready!(self.stream().poll_read_ready(cx))?;
+        self.error_watch = None;
+        let Some(read) = Arc::get_mut(&mut self.read) else {
+            return Poll::Ready(Err(io::ErrorKind::ResourceBusy.into()));
+        };
+        if self.buffer.capacity() < self.read_size / 2 {
             self.buffer = BytesMut::with_capacity(self.read_size);
         }
         let room = self.buffer.capacity();
-        let count = self.stream.try_read_buf(&mut self.buffer)?;
-        if count == room && room >= self.read_size {
+        let count = ready!(poll_read_buf(Pin::new(read), cx, &mut self.buffer))?;
+        if count == room && room >= self.read_size / 2 {
             self.read_size = (self.read_size * 4).min(MAX_READ);
         } else if count < self.read_size / 8 {
             self.read_size = (self.read_size / 2).max(MIN_READ);
         }
-        Ok(self.buffer.split().freeze())
+        Poll::Ready(Ok(self.buffer.split().freeze()))
     }
 
     fn abort(&self) {
         // An error means that the socket is gone already.
-        let _gone = SockRef::from(&*self.stream).set_linger(Some(Duration::ZERO));
+        let _gone = SockRef::from(self.stream()).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -94,22 +106,17 @@ impl Leg for TcpLeg {
         if let Some(reset) = self.failed {
             return Poll::Ready(Some(Err(reset)));
         }
-        loop {
-            match ready!(self.stream.poll_read_ready(cx)) {
-                Ok(()) => {}
-                Err(error) => return Poll::Ready(Some(Err(self.fail(&error)))),
+        match self.poll_read(cx) {
+            Poll::Ready(Ok(chunk)) if chunk.is_empty() => {
+                self.buffer = BytesMut::new();
+                Poll::Ready(None)
             }
-            match self.try_read() {
-                Ok(chunk) if chunk.is_empty() => {
-                    self.buffer = BytesMut::new();
-                    return Poll::Ready(None);
-                }
-                Ok(chunk) => return Poll::Ready(Some(Ok(chunk))),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Idle: the buffer goes, its last chunk is with the other leg.
-                    self.buffer = BytesMut::new();
-                }
-                Err(error) => return Poll::Ready(Some(Err(self.fail(&error)))),
+            Poll::Ready(Ok(chunk)) => Poll::Ready(Some(Ok(chunk))),
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(self.fail(&error)))),
+            Poll::Pending => {
+                // Idle: the buffer goes, its last chunk is with the other leg.
+                self.buffer = BytesMut::new();
+                Poll::Pending
             }
         }
     }
@@ -134,7 +141,7 @@ impl Leg for TcpLeg {
         }
         let mut sent = 0;
         while !chunks.is_empty() {
-            match self.stream.poll_write_ready(cx) {
+            match self.stream().poll_write_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(self.fail(&error))),
                 Poll::Pending if sent == 0 => return Poll::Pending,
@@ -143,7 +150,7 @@ impl Leg for TcpLeg {
             let mut slices = [IoSlice::new(&[]); MAX_CHUNKS];
             let set = chunks.slices(&mut slices);
             let slices = slices.get(..set).unwrap_or_default();
-            match self.stream.try_write_vectored(slices) {
+            match self.stream().try_write_vectored(slices) {
                 Ok(count) => {
                     sent += count;
                     chunks.advance(count);
@@ -160,7 +167,7 @@ impl Leg for TcpLeg {
             return Poll::Ready(Err(reset));
         }
         self.finished = true;
-        match SockRef::from(&*self.stream).shutdown(Shutdown::Write) {
+        match SockRef::from(self.stream()).shutdown(Shutdown::Write) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(self.fail(&error))),
         }
@@ -172,7 +179,7 @@ impl Leg for TcpLeg {
         }
         let watch = self
             .error_watch
-            .get_or_insert_with(|| Box::pin(socket_error(Arc::clone(&self.stream))));
+            .get_or_insert_with(|| Box::pin(socket_error(Arc::clone(&self.read))));
         let reset = ready!(watch.as_mut().poll(cx));
         self.failed = Some(reset);
         self.error_watch = None;
@@ -197,7 +204,7 @@ impl Drop for TcpLeg {
 impl fmt::Debug for TcpLeg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TcpLeg")
-            .field("stream", &self.stream)
+            .field("stream", self.stream())
             .field("finished", &self.finished)
             .field("failed", &self.failed)
             .finish_non_exhaustive()
@@ -205,7 +212,8 @@ impl fmt::Debug for TcpLeg {
 }
 
 /// Resolves when the socket has an error: RST from the other side, or a failed keepalive.
-async fn socket_error(stream: Arc<TcpStream>) -> Reset {
+async fn socket_error(half: Arc<OwnedReadHalf>) -> Reset {
+    let stream: &TcpStream = (*half).as_ref();
     loop {
         let outcome = stream.ready(Interest::ERROR).await;
         match outcome.map(|_ready| stream.take_error()) {
