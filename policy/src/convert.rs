@@ -13,6 +13,7 @@ use crate::{
     invalid::{Flaw, Place},
     matching::{Clause, Match, Rule},
     policy::{Action, Policy, Scope, Selects},
+    values::push_exact,
     wire::{Fields, Value},
 };
 use lists::{RawMatch, Seen};
@@ -260,7 +261,7 @@ impl Reader {
                 return Err(self.unknown("Rule", number));
             }
             self.place.clause = u32::try_from(clauses.len()).ok();
-            clauses.push(self.clause(value)?);
+            push_exact(&mut clauses, self.clause(value)?);
             self.place.clause = None;
         }
         Ok(Rule {
@@ -277,7 +278,7 @@ impl Reader {
                 return Err(self.unknown("Clause", number));
             }
             self.place.matching = u32::try_from(matches.len()).ok();
-            matches.push(self.matching(value)?);
+            push_exact(&mut matches, self.matching(value)?);
             self.place.matching = None;
         }
         Ok(Clause {

@@ -10,11 +10,10 @@ mod filing;
 mod key;
 mod table;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     connection::Facts,
-    hash::FastBuild,
     matching::{Clause, Match, Rule, Unevaluable},
     policy::Policy,
 };
@@ -53,17 +52,14 @@ impl Segment {
     /// Indexes `policies`, which are sorted by name.
     pub(crate) fn new(policies: Box<[Arc<Policy>]>, unevaluable: Unevaluable) -> Self {
         let filing = Filing { unevaluable };
-        let mut frequencies: HashMap<u64, u32, FastBuild> = HashMap::default();
+        let mut frequencies = Frequencies::new(all_rules(&policies).count());
         for clause in all_rules(&policies).flat_map(|(_, rule)| &rule.clauses) {
             for condition in clause
                 .matches
                 .iter()
                 .flat_map(|matching| &matching.conditions)
             {
-                filing.each_key(condition, &mut |key| {
-                    let count = frequencies.entry(key.hash()).or_default();
-                    *count = count.saturating_add(1);
-                });
+                filing.each_key(condition, &mut |key| frequencies.add(key));
             }
         }
         let (mut rules, mut entries, mut probes) = (Vec::new(), Vec::new(), Probes::default());
@@ -135,12 +131,7 @@ fn all_rules(policies: &[Arc<Policy>]) -> impl Iterator<Item = PlacedRule<'_>> {
 }
 
 /// Files `rule` under the keys of its most selective clause.
-fn file(
-    rule: &Rule,
-    filing: Filing,
-    frequencies: &HashMap<u64, u32, FastBuild>,
-    add: &mut impl FnMut(Key<'_>),
-) {
+fn file(rule: &Rule, filing: Filing, frequencies: &Frequencies, add: &mut impl FnMut(Key<'_>)) {
     let cost = |clause: &&Clause| {
         let costs = clause
             .matches
@@ -170,6 +161,43 @@ fn file(
     }
 }
 
+/// About how many rules have a key.
+///
+/// Keys that fall together count together: a rule is then filed a little worse than it could be.
+#[derive(Debug)]
+struct Frequencies {
+    /// A power of two of them.
+    counts: Box<[u32]>,
+}
+
+impl Frequencies {
+    /// Four bytes for each of two keys a rule, up to 4 MiB.
+    fn new(rules: usize) -> Self {
+        let counts = (rules * 2).clamp(1, 1 << 20).next_power_of_two();
+        Self {
+            counts: vec![0; counts].into(),
+        }
+    }
+
+    fn add(&mut self, key: Key<'_>) {
+        let place = self.place(key);
+        if let Some(count) = self.counts.get_mut(place) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn of(&self, key: Key<'_>) -> u64 {
+        self.counts
+            .get(self.place(key))
+            .copied()
+            .map_or(1, u64::from)
+    }
+
+    fn place(&self, key: Key<'_>) -> usize {
+        key.hash() as usize & self.counts.len().wrapping_sub(1)
+    }
+}
+
 /// Under what one match is filed.
 #[derive(Clone, Copy, Debug)]
 enum Choice {
@@ -180,11 +208,7 @@ enum Choice {
 }
 
 /// The condition of `matching` that fewest other rules and connections share, with its cost.
-fn cheapest(
-    matching: &Match,
-    filing: Filing,
-    frequencies: &HashMap<u64, u32, FastBuild>,
-) -> (u64, Choice) {
+fn cheapest(matching: &Match, filing: Filing, frequencies: &Frequencies) -> (u64, Choice) {
     if matching.conditions.is_empty() && filing.unevaluable != Unevaluable::Holds {
         return (0, Choice::Never);
     }
@@ -192,8 +216,7 @@ fn cheapest(
     for (index, condition) in matching.conditions.iter().enumerate() {
         let mut cost = 0_u64;
         let has_keys = filing.each_key(condition, &mut |key| {
-            let frequency = frequencies.get(&key.hash()).copied().unwrap_or(1);
-            cost = cost.saturating_add(u64::from(frequency).saturating_mul(key.weight()));
+            cost = cost.saturating_add(frequencies.of(key).saturating_mul(key.weight()));
         });
         if has_keys && cost < best.0 {
             best = (cost, Choice::Condition(index));

@@ -99,10 +99,10 @@ impl Layers {
     }
 }
 
-/// How many changes are carried beside a base of `policies`: about four times the square root, so
-/// that neither carrying them nor building them in costs much per change.
+/// How many changes are carried beside a base of `policies` (a replaced policy is two): about the
+/// square root, so that carrying them and building them in cost about the same per change.
 const fn most_changes(policies: usize) -> usize {
-    4 * policies.isqrt()
+    3 * policies.isqrt()
 }
 
 fn is_dead(dead: &[u64], position: u32) -> bool {

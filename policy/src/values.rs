@@ -32,10 +32,10 @@ impl Texts {
         let (mut exact, mut prefixes, mut suffixes) = (Vec::new(), Vec::new(), Vec::new());
         for comparison in comparisons {
             match *comparison {
-                Comparison::Exact(text) => exact.push(Box::from(text)),
-                Comparison::Prefix(text) => prefixes.push(Box::from(text)),
+                Comparison::Exact(text) => push_exact(&mut exact, Box::from(text)),
+                Comparison::Prefix(text) => push_exact(&mut prefixes, Box::from(text)),
                 Comparison::Suffix(text) => {
-                    suffixes.push(text.bytes().rev().collect::<Box<[u8]>>());
+                    push_exact(&mut suffixes, text.bytes().rev().collect::<Box<[u8]>>());
                 }
                 Comparison::Presence => texts.presence = true,
             }
@@ -144,8 +144,8 @@ impl Networks {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
             match network.trunc() {
-                IpNet::V4(network) => v4.push(network),
-                IpNet::V6(network) => v6.push(network),
+                IpNet::V4(network) => push_exact(&mut v4, network),
+                IpNet::V6(network) => push_exact(&mut v6, network),
             }
         }
         // Two networks are either disjoint or one contains the other; the wider sorts first.
@@ -181,6 +181,14 @@ impl Networks {
         let v4 = self.v4.iter().copied().map(IpNet::V4);
         v4.chain(self.v6.iter().copied().map(IpNet::V6))
     }
+}
+
+/// Pushes; a list of one, by far the most frequent, needs no second allocation to be boxed.
+pub(crate) fn push_exact<T>(list: &mut Vec<T>, value: T) {
+    if list.is_empty() {
+        list.reserve_exact(1);
+    }
+    list.push(value);
 }
 
 fn predecessor<T>(sorted: &[T], after: usize) -> Option<&T> {

@@ -3,7 +3,7 @@
 use crate::{
     invalid::Flaw,
     matching::{Condition, Match, Test},
-    values::{Accounts, Comparison, Networks, Ports, Texts, network},
+    values::{Accounts, Comparison, Networks, Ports, Texts, network, push_exact},
     wire::{Fields, Value, read_varint},
 };
 
@@ -64,10 +64,10 @@ impl<'a> RawMatch<'a> {
         let [ports, not_ports] = &mut self.destination_ports;
         let [accounts, not_accounts] = &mut self.service_accounts;
         match number {
-            1 => namespaces.push(comparison(value)?),
-            2 => not_namespaces.push(comparison(value)?),
-            3 => principals.push(comparison(value)?),
-            4 => not_principals.push(comparison(value)?),
+            1 => push_exact(namespaces, comparison(value)?),
+            2 => push_exact(not_namespaces, comparison(value)?),
+            3 => push_exact(principals, comparison(value)?),
+            4 => push_exact(not_principals, comparison(value)?),
             5 => source_ips.push(address(value)?),
             6 => not_source_ips.push(address(value)?),
             7 => destination_ips.push(address(value)?),
@@ -91,7 +91,7 @@ impl<'a> RawMatch<'a> {
         let mut conditions = Vec::new();
         let mut add = |negated, is_empty: bool, test| {
             if !is_empty {
-                conditions.push(Condition { negated, test });
+                push_exact(&mut conditions, Condition { negated, test });
             }
         };
         for (list, negated) in self.destination_ports.into_iter().zip([false, true]) {
