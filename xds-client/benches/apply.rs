@@ -130,6 +130,13 @@ fn resident() -> usize {
     pages.unwrap_or(0_usize) * 4096
 }
 
+/// Processor time of this thread so far, in nanoseconds.
+fn processor() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let spent = text.split(' ').next().and_then(|spent| spent.parse().ok());
+    spent.unwrap_or(0)
+}
+
 fn memory() {
     let size = size();
     // Bodies are made one by one, as slices of a received message would be let go.
@@ -160,6 +167,11 @@ fn apply(c: &mut Criterion) {
     memory();
     let size = size();
     let resources = mesh(size);
+    let before = processor();
+    let whole = filled(&resources);
+    let spent = (processor() - before) / u64::try_from(resources.len()).unwrap();
+    println!("processor time: {spent} ns per resource of a first message");
+    drop(whole);
     let mut group = c.benchmark_group("apply");
     group.sample_size(10);
     group.bench_function("whole mesh", |b| {

@@ -48,7 +48,7 @@ pub(super) fn workload(
     Ok(Workload {
         uid,
         name: checked("name", &from.name)?.into(),
-        hostname: text(interner, "hostname", &from.hostname)?,
+        locality: locality(interner, from.locality.as_ref())?,
         node: text(interner, "node", &from.node)?,
         addresses: addresses
             .collect::<Result<Vec<_>, _>>()?
@@ -85,13 +85,14 @@ fn shared(interner: &mut Interner, from: &wire::Workload) -> Result<Arc<Shared>,
         native_tunnel: from.native_tunnel,
         network_mode: network_mode(from.network_mode)?,
         application_tunnel: application_tunnel(from.application_tunnel.as_ref())?,
-        locality: locality(interner, from.locality.as_ref())?,
-        waypoint: optional_gateway(interner, "waypoint", from.waypoint.as_ref())?,
+        hostname: text(interner, "hostname", &from.hostname)?,
+        waypoint: optional_gateway(interner, "waypoint", from.waypoint.as_ref())?.map(Box::new),
         network_gateway: optional_gateway(
             interner,
             "network_gateway",
             from.network_gateway.as_ref(),
-        )?,
+        )?
+        .map(Box::new),
         authorization_policies: from
             .authorization_policies
             .iter()
@@ -136,14 +137,15 @@ fn application_tunnel(
 fn locality(
     interner: &mut Interner,
     from: Option<&wire::Locality>,
-) -> Result<Locality, InvalidResource> {
+) -> Result<Arc<Locality>, InvalidResource> {
     let none = wire::Locality::default();
     let from = from.unwrap_or(&none);
-    Ok(Locality {
+    let locality = Locality {
         region: text(interner, "locality.region", &from.region)?,
         zone: text(interner, "locality.zone", &from.zone)?,
         subzone: text(interner, "locality.subzone", &from.subzone)?,
-    })
+    };
+    Ok(interner.locality(locality))
 }
 
 fn health(value: i32) -> Result<Health, InvalidResource> {

@@ -8,7 +8,7 @@ use std::{
 
 use meshwright_identity::{InvalidSpiffeId, SpiffeId, TrustDomain};
 
-use super::model::Shared;
+use super::model::{Locality, Shared};
 
 /// Below this many entries nothing is swept.
 const SWEEP_FLOOR: usize = 1024;
@@ -18,6 +18,7 @@ const SWEEP_FLOOR: usize = 1024;
 pub(super) struct Interner {
     strings: HashSet<Arc<str>>,
     shared: HashSet<Arc<Shared>>,
+    localities: HashSet<Arc<Locality>>,
     identities: HashMap<[Arc<str>; 3], SpiffeId>,
     sweep_at: usize,
 }
@@ -27,6 +28,7 @@ impl Default for Interner {
         Self {
             strings: HashSet::new(),
             shared: HashSet::new(),
+            localities: HashSet::new(),
             identities: HashMap::new(),
             sweep_at: SWEEP_FLOOR,
         }
@@ -44,12 +46,11 @@ impl Interner {
     }
 
     pub(super) fn shared(&mut self, shared: Shared) -> Arc<Shared> {
-        if let Some(known) = self.shared.get(&shared) {
-            return Arc::clone(known);
-        }
-        let new = Arc::new(shared);
-        self.shared.insert(Arc::clone(&new));
-        new
+        one_copy(&mut self.shared, shared)
+    }
+
+    pub(super) fn locality(&mut self, locality: Locality) -> Arc<Locality> {
+        one_copy(&mut self.localities, locality)
     }
 
     pub(super) fn identity(
@@ -74,6 +75,7 @@ impl Interner {
             return;
         }
         retain_used(&mut self.shared);
+        retain_used(&mut self.localities);
         let used: HashSet<&SpiffeId> = self.shared.iter().map(|s| &s.identity).collect();
         self.identities
             .retain(|_, identity| used.contains(identity));
@@ -82,8 +84,17 @@ impl Interner {
     }
 
     fn len(&self) -> usize {
-        self.strings.len() + self.shared.len() + self.identities.len()
+        self.strings.len() + self.shared.len() + self.localities.len() + self.identities.len()
     }
+}
+
+fn one_copy<T: Eq + Hash>(table: &mut HashSet<Arc<T>>, value: T) -> Arc<T> {
+    if let Some(known) = table.get(&value) {
+        return Arc::clone(known);
+    }
+    let new = Arc::new(value);
+    table.insert(Arc::clone(&new));
+    new
 }
 
 fn retain_used<T: Eq + Hash + ?Sized>(table: &mut HashSet<Arc<T>>) {

@@ -14,15 +14,15 @@ use super::gateway::GatewayAddress;
 pub struct Workload {
     pub(super) uid: Arc<str>,
     pub(super) name: Arc<str>,
-    pub(super) hostname: Arc<str>,
     pub(super) node: Arc<str>,
+    pub(super) locality: Arc<Locality>,
     pub(super) addresses: Addresses,
     pub(super) capacity: u32,
     pub(super) health: Health,
     pub(super) shared: Arc<Shared>,
 }
 
-/// What replicas of one deployment in one zone have in common.
+/// What replicas of one deployment have in common.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Shared {
     pub(super) namespace: Arc<str>,
@@ -39,9 +39,9 @@ pub(super) struct Shared {
     pub(super) native_tunnel: bool,
     pub(super) network_mode: NetworkMode,
     pub(super) application_tunnel: Option<ApplicationTunnel>,
-    pub(super) locality: Locality,
-    pub(super) waypoint: Option<GatewayAddress>,
-    pub(super) network_gateway: Option<GatewayAddress>,
+    pub(super) hostname: Arc<str>,
+    pub(super) waypoint: Option<Box<GatewayAddress>>,
+    pub(super) network_gateway: Option<Box<GatewayAddress>>,
     pub(super) authorization_policies: Box<[Arc<str>]>,
     pub(super) services: Box<[Membership]>,
 }
@@ -88,8 +88,8 @@ impl Workload {
     }
 
     /// A DNS name to resolve when there is no address; may be empty.
-    pub const fn hostname(&self) -> &Arc<str> {
-        &self.hostname
+    pub fn hostname(&self) -> &Arc<str> {
+        &self.shared.hostname
     }
 
     /// The node it runs on; may be empty.
@@ -144,17 +144,17 @@ impl Workload {
 
     /// Where it runs, for locality preferences and telemetry.
     pub fn locality(&self) -> &Locality {
-        &self.shared.locality
+        &self.locality
     }
 
     /// The waypoint that traffic to the workload's own address passes.
     pub fn waypoint(&self) -> Option<&GatewayAddress> {
-        self.shared.waypoint.as_ref()
+        self.shared.waypoint.as_deref()
     }
 
     /// The gateway through which other networks reach it.
     pub fn network_gateway(&self) -> Option<&GatewayAddress> {
-        self.shared.network_gateway.as_ref()
+        self.shared.network_gateway.as_deref()
     }
 
     /// Keys `namespace/name` of the policies that select this workload.

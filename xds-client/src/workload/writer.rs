@@ -107,15 +107,15 @@ impl Writer {
                 state.addresses.insert(hash, id);
             }
         }
-        if old.map(|w| &w.hostname) != new.map(|w| &w.hostname) {
-            let named = |w: &&Workload| !w.hostname.is_empty();
+        if old.map(Workload::hostname) != new.map(Workload::hostname) {
+            let named = |w: &&Workload| !w.hostname().is_empty();
             let state = &mut self.state;
             if let Some(w) = old.filter(named) {
-                let hash = state.hash_text(&w.hostname);
+                let hash = state.hash_text(w.hostname());
                 state.workload_hosts.remove(hash, id);
             }
             if let Some(w) = new.filter(named) {
-                let hash = state.hash_text(&w.hostname);
+                let hash = state.hash_text(w.hostname());
                 state.workload_hosts.insert(hash, id);
             }
         }

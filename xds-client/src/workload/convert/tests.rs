@@ -250,5 +250,5 @@ fn replicas_share_what_they_have_in_common() {
     from.uid = "v".to_owned();
     let second = workload(&mut interner, &name, &from).unwrap();
     assert!(Arc::ptr_eq(&first.shared, &second.shared));
-    assert!(size_of::<Workload>() <= 104, "{}", size_of::<Workload>());
+    assert!(size_of::<Workload>() <= 96, "{}", size_of::<Workload>());
 }

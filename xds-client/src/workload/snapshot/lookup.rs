@@ -40,7 +40,7 @@ impl Snapshot {
         }
         let owners = self.workloads_in(&self.workload_hosts, self.hash_text(hostname));
         owners
-            .filter(|w| *w.hostname == *hostname && **w.namespace() == *namespace)
+            .filter(|w| **w.hostname() == *hostname && **w.namespace() == *namespace)
             .min_by(|a, b| a.uid.cmp(&b.uid))
     }
 
