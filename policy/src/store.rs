@@ -40,6 +40,9 @@ const MAX_RESOURCE_NAME_BYTES: usize = 1100;
 /// be read, it denies everything in the namespace of its name, and workloads elsewhere that list it
 /// find it unknown.
 ///
+/// An empty store allows everything, as a mesh without policies does: a program admits nothing
+/// before the first complete answer of its control plane has been applied.
+///
 /// Dropping the store leaves the last set in force.
 #[derive(Debug)]
 pub struct PolicyStore {
