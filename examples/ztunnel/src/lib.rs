@@ -112,6 +112,8 @@ async fn serve(config: Config, logging: Logging) -> Result<(), RunError> {
         () = shutdown.requested() => return Ok(()),
     }
 
+    let own = program::own_pod(&mesh, &shards);
+
     // Which pods we serve: handed over by the node agent, one proxy each.
     let mut agent = pods::agent(&mesh);
     let mut pods = Pods::new(Arc::clone(&mesh), shards, readiness, handed_over);
@@ -121,7 +123,7 @@ async fn serve(config: Config, logging: Logging) -> Result<(), RunError> {
     }
     drop(agent);
     tracing::info!(deadline = ?mesh.config.drain.deadline, "draining");
-    pods.drained(mesh.config.drain.deadline).await;
+    pods.drained(own, mesh.config.drain.deadline).await;
     drop((servers, source, rotator));
     Ok(())
 }

@@ -80,18 +80,43 @@ impl PodProxy {
         mesh: Arc<Mesh>,
         shards: &Shards,
     ) -> Result<Self, StartError> {
+        let kinds = [Kind::Hbone, Kind::Plain, Kind::Outbound];
+        Self::start_listeners((uid, name, netns), mesh, shards, &kinds)
+    }
+
+    /// Serves the proxy's own pod: only tunnels, so that its metrics can be read under policy.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub(crate) fn start_own(
+        name: PodName,
+        netns: Netns,
+        mesh: Arc<Mesh>,
+        shards: &Shards,
+    ) -> Result<Self, StartError> {
+        Self::start_listeners(("self".into(), name, netns), mesh, shards, &[Kind::Hbone])
+    }
+
+    fn start_listeners(
+        (uid, name, netns): (Arc<str>, PodName, Netns),
+        mesh: Arc<Mesh>,
+        shards: &Shards,
+        kinds: &[Kind],
+    ) -> Result<Self, StartError> {
         let ports = &mesh.config.ports;
-        let ports = [
-            (Kind::Hbone, ports.inbound_hbone),
-            (Kind::Plain, ports.inbound_plaintext),
-            (Kind::Outbound, ports.outbound),
-        ];
         // The listeners must belong to the event queue of the shard that accepts from them.
         let home = home_shard(&uid, shards);
         let _inside = home.enter();
-        let mut keeps_source = true;
-        let mut listeners = Vec::with_capacity(ports.len());
-        for (kind, address) in ports {
+        // In its own namespace there are no rules that would bring an answer back.
+        let mut keeps_source = kinds.len() > 1;
+        let mut listeners = Vec::with_capacity(kinds.len());
+        for &kind in kinds {
+            let address = match kind {
+                Kind::Hbone => ports.inbound_hbone,
+                Kind::Plain => ports.inbound_plaintext,
+                Kind::Outbound => ports.outbound,
+            };
             let config = listen_config(&mesh.config, address);
             let listener = listen(&netns, &config).map_err(|source| StartError {
                 pod: name.to_string(),

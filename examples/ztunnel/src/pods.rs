@@ -89,10 +89,11 @@ impl Pods {
         }
     }
 
-    /// Ends every pod's proxy in good order, at most until `deadline`.
-    pub(crate) async fn drained(mut self, deadline: Duration) {
+    /// Ends every pod's proxy in good order, the proxy's own pod's too, at most until `deadline`.
+    pub(crate) async fn drained(mut self, own: Option<PodProxy>, deadline: Duration) {
         let end = Instant::now() + deadline;
-        for (_, proxy) in std::mem::take(&mut self.running) {
+        let running = std::mem::take(&mut self.running);
+        for proxy in running.into_values().chain(own) {
             self.leaving.spawn(async move {
                 // At the deadline the proxy is dropped, and with it what still runs.
                 if tokio::time::timeout_at(end, proxy.drained()).await.is_err() {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meshwright_identity::InvalidSpiffeId;
@@ -14,11 +15,15 @@ use meshwright_istio_surface::env::Variables;
 use meshwright_istio_surface::logging::{Control as Logging, Logging as LogSetup};
 use meshwright_istio_surface::server::BindError;
 use meshwright_policy::Mode;
+use meshwright_redirect::Netns;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 
 use crate::config::{Command, Config, Machine, PolicyMode};
 use crate::local::LocalError;
+use crate::mesh::{Mesh, PodName};
+use crate::pod::PodProxy;
+use crate::shards::Shards;
 
 /// How long the last log lines may take.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -134,6 +139,27 @@ pub(crate) fn tag(config: &Config) -> &str {
         .istio_version
         .as_deref()
         .unwrap_or(env!("CARGO_PKG_VERSION"))
+}
+
+/// Serves the proxy's own pod, if the settings name it.
+///
+/// Without it only its metrics cannot be read through the mesh: a failure is logged, not more.
+pub(crate) fn own_pod(mesh: &Arc<Mesh>, shards: &Shards) -> Option<PodProxy> {
+    let own = mesh.config.node.own_workload()?;
+    let name = PodName::new(&own.namespace, &own.name, &own.service_account);
+    let started = Netns::current()
+        .map_err(|error| chain(&error))
+        .and_then(|netns| {
+            PodProxy::start_own(name, netns, Arc::clone(mesh), shards)
+                .map_err(|error| chain(&error))
+        });
+    match started {
+        Ok(proxy) => Some(proxy),
+        Err(reason) => {
+            tracing::warn!(%reason, "the proxy's own pod is not served");
+            None
+        }
+    }
 }
 
 pub(crate) const fn mode(config: &Config) -> Mode {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use meshwright_identity::TrustDomain;
 use meshwright_istio_surface::env::{Checker, Header, InvalidValue, ProxyConfig, Roots, Token};
 
 /// Where Istio mounts the roots of the control plane.
@@ -240,6 +241,13 @@ impl Node {
         let cluster_domain = text("CLUSTER_DOMAIN").unwrap_or_else(|| "cluster.local".into());
         let trust_domain = text("TRUST_DOMAIN").unwrap_or_else(|| "cluster.local".into());
         let cluster_id = of_metadata.or_else(|| text("CLUSTER_ID"));
+        if TrustDomain::parse(&trust_domain).is_err() {
+            checker.fault(
+                "TRUST_DOMAIN",
+                Some(&trust_domain),
+                InvalidValue::TrustDomain,
+            );
+        }
         Self {
             name,
             pod_name,

@@ -131,6 +131,7 @@ fn every_malformed_variable_is_named_in_one_refusal() {
         ("INSTANCE_IP", "node-a"),
         ("SECRET_TTL", "1s"),
         ("LOG_FORMAT", "xml"),
+        ("TRUST_DOMAIN", "Not A Domain"),
         ("RUST_LOG", "info,[["),
         ("ENABLE_ORIG_SRC", "maybe"),
         ("TERMINATION_GRACE_PERIOD_SECONDS", "30s"),
