@@ -1,11 +1,12 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::AccessRecord;
+use super::{AccessLog, AccessRecord};
+use crate::end::EndReason;
 use crate::logging::{Filter, LogFormat, Logging};
-use crate::metrics::Reporter;
+use crate::metrics::{Metrics, Reporter};
 
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -135,4 +136,32 @@ fn opening_is_debug_and_an_early_refusal_is_a_warning() {
         ),
         "{failed}"
     );
+}
+
+#[test]
+fn storm_of_failures_is_cut_and_counted_while_clean_ends_are_all_written() {
+    let _trace = meshwright_testkit::trace();
+    let now = Instant::now();
+    let metrics = Arc::new(Metrics::new("ztunnel", "unknown"));
+    let log = AccessLog::new(now).counted_by(Arc::clone(&metrics));
+    let from = "10.0.0.1:1".parse().unwrap();
+    let clean = AccessRecord::new(Reporter::Source, from, from);
+    let mut denied = clean.clone();
+    denied.error = EndReason::Denied.text("explicitly denied by: n/p");
+    let text = line(LogFormat::Plain, "info", || {
+        for _ in 0..500 {
+            log.complete(&denied, EndReason::Denied, now);
+            log.complete(&clean, EndReason::Finished, now);
+        }
+        log.failed(&denied, EndReason::Denied, now + Duration::from_secs(1));
+    });
+    assert_eq!(text.matches("\terror\t").count(), 100);
+    assert_eq!(text.matches("\tinfo\t").count(), 500);
+    assert_eq!(text.matches("\tconnection failed\t").count(), 1);
+    assert!(
+        text.contains("\tlines were left out\treason=\"denied\" lines=400\n"),
+        "{text}"
+    );
+    let counted = "meshwright_access_lines_suppressed_total{reason=\"denied\"} 400";
+    assert!(metrics.encode().contains(counted));
 }

@@ -339,27 +339,24 @@ fn identities_have_the_recorded_shape_and_name_why_there_is_none() {
     );
 }
 
-#[test]
-fn optional_fields_have_istios_names_and_words() {
-    let _trace = meshwright_testkit::trace();
-    let address = |network: &str, ip: &str| {
-        wire::gateway_address::Destination::Address(wire::NetworkAddress {
-            network: network.into(),
-            address: octets(ip),
-            length: None,
-        })
-    };
-    let gateway = |destination| wire::GatewayAddress {
-        hbone_mtls_port: 15008,
-        destination: Some(destination),
-    };
-    let workload = wire::Workload {
+/// A workload with everything that the recorded ones lack.
+fn full_workload() -> wire::Workload {
+    let waypoint = wire::gateway_address::Destination::Address(wire::NetworkAddress {
+        network: "net-2".into(),
+        address: octets("10.0.0.9"),
+        length: None,
+    });
+    let missing = wire::PortList { ports: vec![] };
+    wire::Workload {
         uid: "u".into(),
         name: "w".into(),
         namespace: "n".into(),
         hostname: "outside.example".into(),
         network: "net-2".into(),
-        waypoint: Some(gateway(address("net-2", "10.0.0.9"))),
+        waypoint: Some(wire::GatewayAddress {
+            hbone_mtls_port: 15008,
+            destination: Some(waypoint),
+        }),
         native_tunnel: true,
         network_mode: 1,
         status: 1,
@@ -367,14 +364,14 @@ fn optional_fields_have_istios_names_and_words() {
             protocol: 1,
             port: 8,
         }),
-        services: [(
-            "n/missing.example".to_owned(),
-            wire::PortList { ports: vec![] },
-        )]
-        .into(),
+        services: [("n/missing.example".to_owned(), missing)].into(),
         ..wire::Workload::default()
-    };
-    let service = wire::Service {
+    }
+}
+
+/// A service with everything that the recorded ones lack.
+fn full_service() -> wire::Service {
+    wire::Service {
         name: "s".into(),
         namespace: "n".into(),
         hostname: "s.example".into(),
@@ -391,14 +388,16 @@ fn optional_fields_have_istios_names_and_words() {
         ip_families: 3,
         visibility: 1,
         ..wire::Service::default()
-    };
+    }
+}
+
+#[test]
+fn optional_fields_have_istios_names_and_words() {
+    let _trace = meshwright_testkit::trace();
     let version = BuildVersion::of_this_program(None);
-    let ours = written(&ConfigDocument::new(
-        snapshot([workload], [service]),
-        version,
-    ));
-    let workload = &ours["workloads"][0];
-    for (key, expected) in [
+    let snapshot = snapshot([full_workload()], [full_service()]);
+    let ours = written(&ConfigDocument::new(snapshot, version));
+    let workload = [
         ("hostname", json!("outside.example")),
         ("network", json!("net-2")),
         (
@@ -412,23 +411,23 @@ fn optional_fields_have_istios_names_and_words() {
         ("applicationTunnel", json!({"protocol": "PROXY", "port": 8})),
         ("workloadType", Value::Null),
         ("locality", Value::Null),
-    ] {
-        assert_eq!(workload[key], expected, "{key}");
-    }
-    let service = &ours["services"][0];
-    for (key, expected) in [
+    ];
+    let balancer = json!({"routingPreferences": ["Network", "Region"], "mode": "Failover",
+        "healthPolicy": "AllowAll"});
+    let service = [
         ("cidrVips", json!([{"network": "", "cidr": "10.1.0.0/16"}])),
         ("ipFamilies", json!("Dual")),
         ("visibility", json!("Namespace")),
-        (
-            "loadBalancer",
-            json!({"routingPreferences": ["Network", "Region"], "mode": "Failover",
-                "healthPolicy": "AllowAll"}),
-        ),
-    ] {
-        assert_eq!(service[key], expected, "{key}");
+        ("loadBalancer", balancer),
+    ];
+    for (key, expected) in workload {
+        assert_eq!(ours["workloads"][0][key], expected, "{key}");
     }
-    let staged = json!({"n/missing.example": {"u": {"workloadUid": "u", "port": {}, "status": "Unhealthy"}}});
+    for (key, expected) in service {
+        assert_eq!(ours["services"][0][key], expected, "{key}");
+    }
+    let endpoint = json!({"workloadUid": "u", "port": {}, "status": "Unhealthy"});
+    let staged = json!({"n/missing.example": {"u": endpoint}});
     assert_eq!(ours["stagedServices"], staged);
 }
 
