@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
@@ -108,7 +108,7 @@ impl Worker {
                 backoff,
             });
             tracing::debug!(?reason, message, ?backoff, "the stream ended");
-            self.pause(backoff).await;
+            self.meanwhile(pin!(sleep(backoff))).await;
         }
     }
 
@@ -120,7 +120,7 @@ impl Worker {
         <T::ResponseBody as HttpBody>::Error: Into<tonic::codegen::StdError> + Send,
         T::Future: Send,
     {
-        if let Err(error) = grpc.ready().await {
+        if let Err(error) = self.meanwhile(pin!(grpc.ready())).await {
             let error: tonic::codegen::StdError = error.into();
             return (ConnectionEnd::ConnectionError, chain(&*error));
         }
@@ -132,7 +132,7 @@ impl Worker {
             PathAndQuery::from_static(METHOD),
             ProstCodec::default(),
         );
-        let response = match self.opened(pin!(call)).await {
+        let response = match self.meanwhile(pin!(call)).await {
             Ok(response) => response,
             Err(status) => return ended(&status, Progress::Opening),
         };
@@ -157,27 +157,12 @@ impl Worker {
         }
     }
 
-    /// Waits for the head of the answer; the watchdog runs meanwhile.
-    async fn opened<R>(
-        &mut self,
-        mut call: std::pin::Pin<&mut impl Future<Output = Result<R, Status>>>,
-    ) -> Result<R, Status> {
+    /// Waits for something; the watchdog runs and questions are taken meanwhile.
+    async fn meanwhile<R>(&mut self, mut something: Pin<&mut impl Future<Output = R>>) -> R {
         loop {
             let due = self.due();
             tokio::select! {
-                response = &mut call => return response,
-                Some(ask) = self.asks.recv() => self.on_ask(ask),
-                () = sleep_until(due) => self.on_time(),
-            }
-        }
-    }
-
-    async fn pause(&mut self, delay: Duration) {
-        let mut over = pin!(sleep(delay));
-        loop {
-            let due = self.due();
-            tokio::select! {
-                () = &mut over => return,
+                result = &mut something => return result,
                 Some(ask) = self.asks.recv() => self.on_ask(ask),
                 () = sleep_until(due) => self.on_time(),
             }
@@ -201,39 +186,50 @@ impl Worker {
 
     fn on_message(&mut self, message: DeltaDiscoveryResponse) {
         let type_url = message.type_url.clone();
-        self.events.message_received(&MessageReceived {
-            type_url: &type_url,
-            bytes: message.encoded_len(),
-            resources: message.resources.len(),
-            removed: message.removed_resources.len(),
-        });
+        let (bytes, resources) = (message.encoded_len(), message.resources.len());
+        let removed = message.removed_resources.len();
         let now = self.now();
         let handlers = &mut self.handlers;
         let mut apply = |type_url: &str, update: Update<'_>| to_handler(handlers, type_url, update);
         let received = self.session.receive(message, now, &mut apply);
-        match &received.verdict {
-            Verdict::Accepted => self.was_useful = true,
-            Verdict::Refused(rejected) => {
-                tracing::warn!(type_url, count = rejected.len(), "resources were refused");
-                let (type_url, rejected) = (&*type_url, &**rejected);
-                self.events
-                    .rejected(&ResourcesRejected { type_url, rejected });
-            }
-            Verdict::UnknownType => {
-                let end = (0..=128).rev().find(|end| type_url.is_char_boundary(*end));
-                let type_url = type_url.get(..end.unwrap_or(0)).unwrap_or(&type_url);
-                tracing::warn!(type_url, "a message of a type that was not asked for");
-                self.events.unknown_type(&UnknownType { type_url });
-            }
+        if received.verdict == Verdict::UnknownType {
+            return self.on_unknown_type(&type_url);
         }
+        let type_url = &*type_url;
+        self.events.message_received(&MessageReceived {
+            type_url,
+            bytes,
+            resources,
+            removed,
+        });
+        if let Verdict::Refused(rejected) = &received.verdict {
+            let first = rejected.first().map(ToString::to_string);
+            tracing::warn!(
+                type_url,
+                count = rejected.len(),
+                first,
+                "resources were refused"
+            );
+            self.events
+                .rejected(&ResourcesRejected { type_url, rejected });
+        }
+        self.was_useful |= received.verdict == Verdict::Accepted;
         self.pending.extend(received.reply);
         for (name, exists) in received.answered {
-            let waiters = self.waiters.remove(&(type_url.as_str().into(), name));
+            let waiters = self.waiters.remove(&(type_url.into(), name));
             answer(waiters.unwrap_or_default(), Some(exists));
         }
         if self.session.is_complete() && !*self.ready.borrow() {
             self.ready.send_replace(true);
         }
+    }
+
+    /// The name comes from the server and is of any length.
+    fn on_unknown_type(&self, type_url: &str) {
+        let end = (0..=128).rev().find(|end| type_url.is_char_boundary(*end));
+        let type_url = type_url.get(..end.unwrap_or(0)).unwrap_or(type_url);
+        tracing::warn!(type_url, "a message of a type that was not asked for");
+        self.events.unknown_type(&UnknownType { type_url });
     }
 
     fn on_ask(&mut self, ask: Ask) {

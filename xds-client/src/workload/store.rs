@@ -125,6 +125,11 @@ impl Store {
         self.published.store(Arc::new(self.writer.state.clone()));
         self.generation.send_replace(self.writer.state.generation);
         self.interner.sweep();
+        let conflicts = self.writer.take_conflicts();
+        if let Some((address, owner, other)) = conflicts.last {
+            let count = conflicts.count;
+            tracing::warn!(count, %address, %owner, %other, "workloads claim one address");
+        }
     }
 
     /// Another reader.

@@ -17,6 +17,14 @@ pub(super) struct Writer {
     workload_ids: Ids,
     service_ids: Ids,
     local_node: Option<Arc<str>>,
+    conflicts: Conflicts,
+}
+
+/// Addresses that a second workload came to claim.
+#[derive(Debug, Default)]
+pub(super) struct Conflicts {
+    pub(super) count: usize,
+    pub(super) last: Option<(IpAddr, Arc<str>, Arc<str>)>,
 }
 
 impl Writer {
@@ -25,6 +33,11 @@ impl Writer {
             local_node: local_node.map(Arc::from),
             ..Self::default()
         }
+    }
+
+    /// The conflicts since the last time.
+    pub(super) fn take_conflicts(&mut self) -> Conflicts {
+        std::mem::take(&mut self.conflicts)
     }
 
     /// Adds or replaces a workload; an equal one keeps its `Arc`. Tells whether anything changed.
@@ -103,6 +116,11 @@ impl Writer {
                 state.addresses.remove(hash, id);
             }
             for (ip, w) in new.iter().flat_map(|w| each_address(w)) {
+                if let Some(owner) = state.workload_by_address(w.network(), ip) {
+                    self.conflicts.count += 1;
+                    let uids = (Arc::clone(&owner.uid), Arc::clone(&w.uid));
+                    self.conflicts.last = Some((ip, uids.0, uids.1));
+                }
                 let hash = state.hash_address(w.network(), ip);
                 state.addresses.insert(hash, id);
             }

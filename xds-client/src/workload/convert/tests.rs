@@ -252,3 +252,39 @@ fn replicas_share_what_they_have_in_common() {
     assert!(Arc::ptr_eq(&first.shared, &second.shared));
     assert!(size_of::<Workload>() <= 96, "{}", size_of::<Workload>());
 }
+
+#[test]
+fn every_reason_says_each_thing_once() {
+    let _trace = meshwright_testkit::trace();
+    let identity = check(|_| ()).map(|_| ());
+    assert_eq!(identity, Ok(()));
+    let broken = <wire::Workload as prost::Message>::decode(&[0xff_u8][..]).unwrap_err();
+    let field = "f";
+    let reasons = [
+        InvalidResource::Address { field, bytes: 3 },
+        InvalidResource::Identity(meshwright_identity::InvalidSpiffeId::EmptySegment),
+        InvalidResource::Message(crate::workload::UndecodableMessage(broken)),
+        InvalidResource::Missing { field },
+        InvalidResource::Number {
+            field,
+            value: 2,
+            limit: 1,
+        },
+        InvalidResource::Range { field },
+        InvalidResource::Text {
+            field,
+            fault: crate::workload::TextFault::Slash,
+        },
+        InvalidResource::UnknownValue { field, value: 9 },
+        InvalidResource::UnsupportedTunnel,
+    ];
+    for reason in &reasons {
+        meshwright_testkit::assert_chain_says_each_thing_once(reason);
+        assert!(!reason.is_safe_to_retry());
+    }
+    let text = crate::chain::chain(&reasons[1]);
+    assert_eq!(
+        text,
+        "namespace and service account give no identity: the path has an empty segment"
+    );
+}
