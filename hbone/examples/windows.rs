@@ -16,7 +16,7 @@
 )]
 
 use meshwright_hbone::{
-    Authority, DirectDial, Pool, PoolConfig, ResponseHeaders, ServerConfig, Target, Tunnel,
+    Authority, DirectDial, Leg, Pool, PoolConfig, ResponseHeaders, ServerConfig, Target, Tunnel,
     accept_tls,
 };
 use meshwright_identity::{
@@ -24,8 +24,9 @@ use meshwright_identity::{
 };
 use std::{
     collections::VecDeque,
-    future::Future,
+    future::{Future, poll_fn},
     net::SocketAddr,
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -54,6 +55,8 @@ fn main() {
         (320 * KIB, 32 * MIB),
         (MIB, 32 * MIB),
         (4 * MIB, 16 * MIB),
+        // The default: 1 MiB for few streams, 188 KiB for many.
+        (0, 32 * MIB),
     ];
     for write in [64 * 1024, 1] {
         for delay in [0, 1, 10] {
@@ -73,9 +76,13 @@ fn row(stream: u32, connection: u32, delay: Duration, write: usize) {
     } else {
         0.0
     };
+    let stream = if stream == 0 {
+        "default".to_owned()
+    } else {
+        format!("{} KiB", stream / KIB)
+    };
     println!(
-        "| {} KiB | {} MiB | {write} B | {} ms | {alone:.2} | {beside:.2} | {kept:.0} % |",
-        stream / KIB,
+        "| {stream} | {} MiB | {write} B | {} ms | {alone:.2} | {beside:.2} | {kept:.0} % |",
         connection / MIB,
         delay.as_millis(),
     );
@@ -183,7 +190,10 @@ async fn serve(
     measured: std::sync::mpsc::Sender<f64>,
 ) {
     let listener = TcpListener::from_std(listener).unwrap();
-    let config = ServerConfig::new(Arc::new(())).with_windows(setup.stream, setup.connection);
+    let mut config = ServerConfig::new(Arc::new(()));
+    if setup.stream > 0 {
+        config = config.with_windows(setup.stream, setup.connection);
+    }
     let (stream, _) = listener.accept().await.unwrap();
     stream.set_nodelay(true).unwrap();
     let mut connection = accept_tls(stream, &setup.server, &config).await.unwrap();
@@ -200,13 +210,18 @@ async fn serve(
 }
 
 async fn read(mut tunnel: Tunnel, measured: std::sync::mpsc::Sender<f64>) {
-    let mut block = vec![0; 1024 * 1024];
     // The first half second warms up.
     let warm = Instant::now() + Duration::from_millis(500);
     let mut started = None;
     let mut got = 0_usize;
-    while let Ok(Ok(count @ 1..)) = tokio::time::timeout(MEASURE * 2, tunnel.read(&mut block)).await
-    {
+    loop {
+        // As a relay reads: whatever is there, in owned chunks.
+        let next = poll_fn(|cx| tunnel.poll_chunk(cx));
+        let Ok(Some(Ok(chunk))) = tokio::time::timeout(MEASURE * 2, next).await else {
+            break;
+        };
+        let count = chunk.len();
+        tunnel.consumed(count);
         let now = Instant::now();
         if now < warm {
             continue;
@@ -223,7 +238,8 @@ async fn read(mut tunnel: Tunnel, measured: std::sync::mpsc::Sender<f64>) {
 }
 
 async fn send(to: SocketAddr, setup: Setup, stalled: usize, write: usize) {
-    let config = PoolConfig::new().with_windows(setup.stream, setup.connection);
+    let all = NonZeroU32::new(100).unwrap();
+    let config = PoolConfig::new().with_max_streams(all);
     let pool = Pool::new(DirectDial::new(), config, Arc::new(()));
     let authority = Authority::parse("10.0.0.7:80").unwrap();
     let target = Target::new(to, authority, AcceptedPeers::from(setup.peer.clone()));

@@ -1,6 +1,6 @@
 //! What was read from one leg and not yet sent on the other.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use std::{collections::VecDeque, io::IoSlice};
 
 /// Most chunks held at a time: one gathered write.
@@ -8,12 +8,20 @@ pub(crate) const MAX_CHUNKS: usize = 64;
 /// No more is read once this many bytes are held.
 pub(crate) const MAX_BYTES: usize = 1024 * 1024;
 
+/// Chunks up to this size are copied together when others wait before them.
+const SMALL: usize = 1024;
+/// Copied chunks are queued as one of this size.
+const JOINED: usize = 16 * 1024;
+
 /// A short queue of chunks, bounded by its user to 64 chunks or 1 MiB.
 ///
-/// Allocates only while it holds something.
+/// Allocates only while it holds something. Small chunks that have to wait are copied together,
+/// so that many of them do not hold more memory than their bytes.
 #[derive(Debug, Default)]
 pub struct Chunks {
     queue: VecDeque<Bytes>,
+    /// Small chunks behind the queue.
+    tail: BytesMut,
     bytes: usize,
 }
 
@@ -26,14 +34,23 @@ impl Chunks {
 
     /// Adds a chunk at the end; an empty one is dropped.
     pub fn push(&mut self, chunk: Bytes) {
-        if !chunk.is_empty() {
-            self.bytes += chunk.len();
+        self.bytes += chunk.len();
+        if chunk.len() <= SMALL && !self.is_empty() {
+            if self.tail.len() + chunk.len() > JOINED {
+                self.queue_tail();
+            }
+            self.tail.extend_from_slice(&chunk);
+        } else if !chunk.is_empty() {
+            self.queue_tail();
             self.queue.push_back(chunk);
         }
     }
 
     /// Takes the first chunk.
     pub fn pop(&mut self) -> Option<Bytes> {
+        if self.queue.is_empty() {
+            self.queue_tail();
+        }
         let chunk = self.queue.pop_front()?;
         self.bytes -= chunk.len();
         Some(chunk)
@@ -56,7 +73,7 @@ impl Chunks {
     /// Returns whether nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.bytes == 0
     }
 
     /// Returns whether no more should be read before something is sent.
@@ -71,6 +88,7 @@ impl Chunks {
         self.bytes -= count;
         while count > 0 {
             let Some(first) = self.queue.front_mut() else {
+                self.tail.advance(count.min(self.tail.len()));
                 break;
             };
             if first.len() > count {
@@ -80,16 +98,28 @@ impl Chunks {
             count -= first.len();
             self.queue.pop_front();
         }
+        if self.bytes == 0 {
+            // Nothing waits: no buffer is kept.
+            self.tail = BytesMut::new();
+        }
     }
 
     /// Fills `slices` with the chunks' bytes for one gathered write; returns how many are set.
     pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut set = 0;
-        for (slice, chunk) in slices.iter_mut().zip(&self.queue) {
+        let chunks = self.queue.iter().map(|chunk| &**chunk);
+        let tail = std::iter::once(&*self.tail).filter(|tail| !tail.is_empty());
+        for (slice, chunk) in slices.iter_mut().zip(chunks.chain(tail)) {
             *slice = IoSlice::new(chunk);
             set += 1;
         }
         set
+    }
+
+    fn queue_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.queue.push_back(self.tail.split().freeze());
+        }
     }
 }
 
@@ -119,14 +149,33 @@ mod tests {
     #[test]
     fn fullness_counts_bytes_and_chunks() {
         let _trace = trace();
-        let mut small = Chunks::new();
+        let mut many = Chunks::new();
         for _ in 0..MAX_CHUNKS {
-            assert!(!small.is_full());
-            small.push(Bytes::from_static(b"x"));
+            assert!(!many.is_full());
+            many.push(Bytes::from(vec![0; 2000]));
         }
-        assert!(small.is_full());
+        assert!(many.is_full());
         let mut large = Chunks::new();
         large.push(Bytes::from(vec![0; MAX_BYTES]));
         assert!(large.is_full());
+    }
+
+    #[test]
+    fn small_chunks_that_wait_are_joined_in_order() {
+        let _trace = trace();
+        let mut chunks = Chunks::new();
+        for number in 0..100_000_u32 {
+            chunks.push(Bytes::copy_from_slice(&number.to_be_bytes()));
+        }
+        assert!(
+            !chunks.is_full(),
+            "400 kB in small chunks are no more than that"
+        );
+        let mut all = Vec::new();
+        while let Some(chunk) = chunks.pop() {
+            all.extend_from_slice(&chunk);
+        }
+        let expected: Vec<u8> = (0..100_000_u32).flat_map(u32::to_be_bytes).collect();
+        assert!(all == expected, "nothing is lost or out of order");
     }
 }

@@ -61,15 +61,15 @@ impl PoolConfig {
         self
     }
 
-    /// Sets how many bytes the peer may send ahead, on one stream and on the connection. Default:
-    /// 256 KiB and 32 MiB.
+    /// Sets how many bytes the peer may send ahead, on one stream and on the connection.
     ///
+    /// Default: 188 KiB (1 MiB while there are at most 16 tunnels and they carry bulk) and 32 MiB.
     /// The first bounds the speed of one tunnel over a slow path, the second the memory that one
     /// connection can pin. Keep the second at least the first times the number of streams:
     /// otherwise tunnels that nobody reads starve the others.
     #[must_use]
     pub fn with_windows(mut self, stream: u32, connection: u32) -> Self {
-        self.wire.windows = wire::windows::Windows::new(stream, connection);
+        self.wire.windows = wire::windows::Windows::fixed(stream, connection);
         self
     }
 

@@ -7,6 +7,7 @@ use super::{
     io::Io,
     io_error, is_unprocessed, reset_of, shared_io_error,
     stream::Stream,
+    windows::Tuner,
 };
 use crate::{authority::Authority, error::Reset, tls::TlsStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
@@ -49,6 +50,8 @@ pub(crate) struct Driver {
     connection: h2::client::Connection<Io, Payload>,
     pings: Option<h2::PingPong>,
     io: Io,
+    credit: Arc<Credit>,
+    tuner: Tuner,
 }
 
 /// Starts HTTP/2. The caller waits for the peer's SETTINGS by polling the driver.
@@ -69,7 +72,8 @@ pub(crate) async fn start(
         .max_concurrent_reset_streams(256)
         .reset_stream_duration(Duration::from_secs(10))
         .max_pending_accept_reset_streams(PENDING_ACCEPT_RESETS)
-        .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS));
+        .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS))
+        .data_frame_budget(usize::try_from(settings.windows.connection).unwrap_or(usize::MAX));
     let mut handshake = pin!(builder.handshake(io.clone()));
     let (requests, mut connection) = poll_fn(|cx| {
         let started = handshake.as_mut().poll(cx);
@@ -79,9 +83,10 @@ pub(crate) async fn start(
     })
     .await
     .map_err(shared_io_error)?;
+    let credit = Credit::new(settings.connection_send_buffer);
     let opener = Opener {
         requests,
-        credit: Credit::new(settings.connection_send_buffer),
+        credit: Arc::clone(&credit),
     };
     let pings = connection.ping_pong();
     Ok((
@@ -90,6 +95,8 @@ pub(crate) async fn start(
             connection,
             pings,
             io,
+            credit,
+            tuner: Tuner::new(settings.windows),
         },
     ))
 }
@@ -97,13 +104,31 @@ pub(crate) async fn start(
 impl Driver {
     /// Moves bytes; resolves when the connection is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), stdio::Error>> {
-        let over = Pin::new(&mut self.connection).poll(cx).map_err(io_error);
+        let mut over = Pin::new(&mut self.connection).poll(cx);
+        if over.is_pending() && self.tune() {
+            over = Pin::new(&mut self.connection).poll(cx);
+        }
+        let over = over.map_err(io_error);
         let flushed = self.io.poll_flush_all(cx);
         match (over, flushed) {
             (Poll::Ready(over), _) => Poll::Ready(over),
             (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
             (Poll::Pending, _) => Poll::Pending,
         }
+    }
+
+    /// Changes the window of streams if their number or their use asks for it.
+    fn tune(&mut self) -> bool {
+        let received = self.io.seen().data;
+        let Some(window) = self.tuner.wanted(self.credit.streams(), received) else {
+            return false;
+        };
+        // While the last change is not acknowledged, the next one waits.
+        let changed = self.connection.set_initial_window_size(window).is_ok();
+        if changed {
+            self.tuner.changed(received);
+        }
+        changed
     }
 
     /// What the peer has sent so far.

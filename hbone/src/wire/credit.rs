@@ -1,7 +1,8 @@
 //! Bounds the bytes that all streams of one connection have queued in `h2`.
 //!
 //! `h2` bounds them per stream only. Every chunk handed to it carries its share of the
-//! connection's credit and gives it back when `h2` has written or dropped the chunk.
+//! connection's credit and gives it back when `h2` has written or dropped the chunk. The open streams
+//! are counted beside it.
 
 use bytes::{Buf, Bytes};
 use std::{
@@ -17,6 +18,7 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Credit {
     left: AtomicUsize,
+    streams: AtomicUsize,
     waiting: Mutex<Vec<Waker>>,
 }
 
@@ -24,6 +26,7 @@ impl Credit {
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             left: AtomicUsize::new(bytes),
+            streams: AtomicUsize::new(0),
             waiting: Mutex::default(),
         })
     }
@@ -43,6 +46,21 @@ impl Credit {
             0 => Poll::Pending,
             taken => Poll::Ready(taken),
         }
+    }
+
+    /// Counts a stream that was opened.
+    pub(crate) fn stream_opened(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a stream that has ended.
+    pub(crate) fn stream_ended(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Streams that are open.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
     }
 
     fn take(&self, wanted: usize) -> usize {

@@ -101,6 +101,8 @@ pub(crate) struct Seen {
     pub(crate) goaway: bool,
     /// The peer opened a stream.
     pub(crate) headers: bool,
+    /// Bytes of DATA, as announced by frame headers.
+    pub(crate) data: u64,
     /// The peer overran a budget; nothing more should be read.
     pub(crate) flood: Option<Limit>,
 }
@@ -169,7 +171,11 @@ impl FrameWatch {
         self.skip = u64::from(len);
         let within = match kind {
             DATA if len == 0 && flags & FLAG_END_STREAM == 0 => self.empty_data.take(now),
-            DATA | WINDOW_UPDATE | CONTINUATION => true,
+            DATA => {
+                self.seen.data += u64::from(len);
+                true
+            }
+            WINDOW_UPDATE | CONTINUATION => true,
             HEADERS => {
                 self.seen.headers = true;
                 true

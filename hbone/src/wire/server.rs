@@ -7,6 +7,7 @@ use super::{
     io::Io,
     io_error,
     stream::Stream,
+    windows::Tuner,
 };
 use crate::{error::Reset, tls::TlsStream};
 use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
@@ -29,6 +30,7 @@ pub(crate) struct Driver {
     pings: Option<h2::PingPong>,
     io: Io,
     credit: Arc<Credit>,
+    tuner: Tuner,
 }
 
 /// A request that waits for its answer. Dropped without one, the stream is reset.
@@ -54,7 +56,8 @@ pub(crate) async fn start(tls: TlsStream, settings: &Settings) -> Result<Driver,
         .max_concurrent_reset_streams(256)
         .reset_stream_duration(Duration::from_secs(10))
         .max_pending_accept_reset_streams(PENDING_ACCEPT_RESETS)
-        .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS));
+        .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS))
+        .data_frame_budget(usize::try_from(settings.windows.connection).unwrap_or(usize::MAX));
     let mut handshake = pin!(builder.handshake(io.clone()));
     let mut connection = poll_fn(|cx| {
         let started = handshake.as_mut().poll(cx);
@@ -71,6 +74,7 @@ pub(crate) async fn start(tls: TlsStream, settings: &Settings) -> Result<Driver,
         pings,
         io,
         credit,
+        tuner: Tuner::new(settings.windows),
     })
 }
 
@@ -80,7 +84,10 @@ impl Driver {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Incoming, stdio::Error>>> {
-        let accepted = self.connection.poll_accept(cx);
+        let mut accepted = self.connection.poll_accept(cx);
+        if accepted.is_pending() && self.tune() {
+            accepted = self.connection.poll_accept(cx);
+        }
         let flushed = self.io.poll_flush_all(cx);
         match (accepted, flushed) {
             (Poll::Ready(Some(Ok((request, respond)))), _) => {
@@ -98,6 +105,20 @@ impl Driver {
             (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Some(Err(error))),
             (Poll::Pending, _) => Poll::Pending,
         }
+    }
+
+    /// Changes the window of streams if their number or their use asks for it.
+    fn tune(&mut self) -> bool {
+        let received = self.io.seen().data;
+        let Some(window) = self.tuner.wanted(self.credit.streams(), received) else {
+            return false;
+        };
+        // While the last change is not acknowledged, the next one waits.
+        let changed = self.connection.set_initial_window_size(window).is_ok();
+        if changed {
+            self.tuner.changed(received);
+        }
+        changed
     }
 
     /// What the peer has sent so far.

@@ -33,6 +33,7 @@ impl Stream {
         recv: h2::RecvStream,
         credit: Arc<Credit>,
     ) -> Self {
+        credit.stream_opened();
         Self {
             send,
             recv,
@@ -177,6 +178,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.credit.stream_ended();
         // A clean end of our direction is kept: then `h2` says that the rest is not wanted. Without
         // it the peer must not take what it got for complete.
         if !self.finished {

@@ -126,7 +126,7 @@ impl Peer {
 
     async fn read(&mut self, len: usize) -> Vec<u8> {
         while self.received.len() < len {
-            let mut block = [0; 16 * 1024];
+            let mut block = vec![0; 16 * 1024];
             let mut buf = ReadBuf::new(&mut block);
             poll_fn(|cx| self.tls.poll_read(cx, &mut buf))
                 .await
@@ -176,7 +176,8 @@ async fn client(settings: Settings) -> (client::Opener, Peer, Arc<AtomicUsize>, 
     let tls = rustls::ServerConnection::new(peer.server_config()).unwrap();
     let mut theirs = TlsStream::new(far, tls.into());
     let (one, two) = tokio::join!(ours.handshake(), theirs.handshake());
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
     let (opener, mut driver) = client::start(ours, &settings).await.unwrap();
     let mut driving = JoinSet::new();
     driving.spawn(async move {
@@ -263,8 +264,10 @@ async fn all_frames_of_one_wake_up_go_out_in_one_write() {
 #[tokio::test]
 async fn window_is_given_back_only_when_bytes_are_released() {
     let _trace = trace();
-    let mut settings = Settings::default();
-    settings.windows = super::windows::Windows::new(64 * 1024, 1024 * 1024);
+    let settings = Settings {
+        windows: super::windows::Windows::fixed(64 * 1024, 1024 * 1024),
+        ..Settings::default()
+    };
     let (opener, mut peer, _writes, _driving) = client(settings).await;
     let mut stream = open(&opener, &mut peer).await;
     for _ in 0..4 {
@@ -399,8 +402,10 @@ async fn trailers_end_a_stream_and_are_no_payload() {
 #[tokio::test]
 async fn all_streams_together_queue_no_more_than_the_connections_credit() {
     let _trace = trace();
-    let mut settings = Settings::default();
-    settings.connection_send_buffer = 128 * 1024;
+    let settings = Settings {
+        connection_send_buffer: 128 * 1024,
+        ..Settings::default()
+    };
     let (opener, mut peer, _writes, driving) = client(settings).await;
     let huge = 0x7000_0000_u32;
     peer.sends(
@@ -442,7 +447,8 @@ async fn transport_that_ends_without_close_notify_is_an_error() {
     let tls = rustls::ClientConnection::new(config, name).unwrap();
     let mut client = TlsStream::new(far, tls.into());
     let (one, two) = tokio::join!(server.handshake(), client.handshake());
-    (one.unwrap(), two.unwrap());
+    one.unwrap();
+    two.unwrap();
     drop(client);
     let ended = server::start(server, &Settings::default()).await;
     assert_eq!(
