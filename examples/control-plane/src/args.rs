@@ -178,7 +178,7 @@ pub struct Config {
     )]
     pub grace: Duration,
 
-    /// What is logged, as in RUST_LOG.
+    /// What is logged, as in `RUST_LOG`.
     #[arg(
         long,
         value_name = "FILTER",
@@ -229,13 +229,12 @@ fn trust_domain(text: &str) -> Result<TrustDomain, String> {
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| "not an address with a port".to_owned())?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err("the status page is for this machine only: give a loopback address".to_owned())
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(_) => {
+            Err("the status page is for this machine only: give a loopback address".to_owned())
+        }
+        Err(_) => Err("not an address with a port".to_owned()),
     }
 }
 

@@ -94,8 +94,8 @@ impl Note {
     }
 }
 
-/// Compiles a set of manifests. Linear in their number but for selectors, which are compared with
-/// every workload of their namespace.
+/// Compiles a set of manifests. Linear in their number, but each workload is compared with the
+/// selector of every policy.
 ///
 /// # Errors
 ///

@@ -168,7 +168,7 @@ async fn load(
 ) -> Result<(Watcher, Resources, watch::Receiver<State>), StartError> {
     let reader = Arc::clone(&sources);
     let reading = task::spawn_blocking(move || reader.read(None)).await;
-    let mut first = reading.map_err(|_| StartError::CutOff)?;
+    let mut first = reading.or(Err(StartError::CutOff))?;
     let callers = first.callers.map_err(|source| StartError::Tokens {
         path: config.tokens.clone().unwrap_or_default(),
         source,

@@ -19,7 +19,7 @@ mod objects;
 mod place;
 mod service;
 
-pub(crate) use entry::{Endpoint, Resolution, ServiceEntry, WorkloadEntry};
+pub(crate) use entry::{Endpoint, EntryPort, Resolution, ServiceEntry, WorkloadEntry};
 pub(crate) use folder::{Fingerprint, Texts, fingerprint};
 pub(crate) use gateway::{FromNamespaces, Gateway, Listener, Selector};
 pub(crate) use instance::Instance;
@@ -27,7 +27,7 @@ pub(crate) use metadata::{Labels, Metadata};
 pub(crate) use objects::Objects;
 pub(crate) use place::Located;
 pub use place::{Fault, Place, Reason};
-pub(crate) use service::{InternalTrafficPolicy, IpFamily, Service, TargetPort};
+pub(crate) use service::{InternalTrafficPolicy, IpFamily, Service, ServicePort, TargetPort};
 
 use std::{error::Error, fmt, path::Path, sync::Arc};
 
@@ -59,10 +59,10 @@ impl Manifests {
     ///
     /// Returns every fault of every file.
     pub fn load(folder: &Path) -> Result<Self, InvalidManifests> {
-        Self::from_texts(folder::Texts::read(folder))
+        Self::from_texts(Texts::read(folder))
     }
 
-    pub(crate) fn from_texts(texts: folder::Texts) -> Result<Self, InvalidManifests> {
+    pub(crate) fn from_texts(texts: Texts) -> Result<Self, InvalidManifests> {
         let mut manifests = Self::default();
         let mut faults = texts.faults;
         for (name, text) in &texts.files {

@@ -108,7 +108,7 @@ fn assert_same<M: Debug + PartialEq>(ours: &BTreeMap<String, M>, istiod: &BTreeM
 
 /// What differs knowingly, and why. Keep it short.
 ///
-/// 1. Endpoints written inside a ServiceEntry without labels: istiod lists every policy with a
+/// 1. Endpoints written inside a `ServiceEntry` without labels: istiod lists every policy with a
 ///    selector in the namespace, because it compares selectors with "no labels" as if that were
 ///    "no condition". Ours lists the policies that select them. No proxy enforces either, as these
 ///    endpoints are outside the mesh; for a pod without labels the same mistake would matter.

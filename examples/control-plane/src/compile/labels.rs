@@ -58,14 +58,14 @@ pub(super) fn workload_name(instance: &Instance) -> String {
     deployment.or(cron_job).unwrap_or(&owner.name).to_owned()
 }
 
-/// A CronJob names its jobs with the scheduled minute.
+/// A `CronJob` names its jobs with the scheduled minute.
 fn cron_job(job: &str) -> Option<&str> {
     let (name, minute) = job.rsplit_once('-')?;
     let digits = minute.bytes().all(|c| c.is_ascii_digit());
     (digits && (8..=10).contains(&minute.len()) && !name.is_empty()).then_some(name)
 }
 
-/// As a WorkloadEntry says it.
+/// As a `WorkloadEntry` says it.
 pub(super) fn entry_name(metadata: &Metadata) -> String {
     metadata
         .annotation("istio.io/autoRegistrationGroup")

@@ -1,5 +1,5 @@
-//! Workloads of the mesh: from Pods and Workloads, WorkloadEntries, and endpoints written inside
-//! ServiceEntries.
+//! Workloads of the mesh: from Pods and Workloads, `WorkloadEntries`, and endpoints written inside
+//! `ServiceEntries`.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -9,7 +9,7 @@ use std::{
 
 use meshwright_identity::TrustDomain;
 use meshwright_xds_client::proto::workload::{
-    NetworkMode, PortList, TunnelProtocol, Workload, WorkloadStatus, WorkloadType,
+    Locality, NetworkMode, PortList, TunnelProtocol, Workload, WorkloadStatus, WorkloadType,
 };
 
 use super::{
@@ -83,35 +83,29 @@ fn from_instance(
         node: instance.node.to_string(),
         service_account: instance.service_account.to_string(),
         services: port_lists(services, |service| ports::of_pod(service, &instance.ports)),
-        status: if instance.ready {
-            WorkloadStatus::Healthy
-        } else {
-            WorkloadStatus::Unhealthy
-        }
-        .into(),
-        network_mode: if instance.host_network {
-            NetworkMode::HostNetwork
-        } else {
-            NetworkMode::Standard
-        }
-        .into(),
-        locality: match &instance.extra.locality {
-            Some(text) => locality(text),
-            None => world
-                .objects
-                .nodes
-                .get(&instance.node)
-                .and_then(node_locality),
-        },
         capacity: instance.extra.weight,
+        locality: place_of(world, instance),
         ..base(world, &metadata, &metadata.labels, name)
     };
+    if !instance.ready {
+        workload.status = WorkloadStatus::Unhealthy.into();
+    }
+    if instance.host_network {
+        workload.network_mode = NetworkMode::HostNetwork.into();
+    }
     (workload.tunnel_protocol, workload.native_tunnel) = tunnel;
     if let Some(network) = &instance.extra.network {
         workload.network = network.to_string();
     }
     attach_waypoint(world, &metadata, &mut workload, (place, notes));
     Some(workload)
+}
+
+fn place_of(world: &World<'_>, instance: &Instance) -> Option<Locality> {
+    match &instance.extra.locality {
+        Some(text) => locality(text),
+        None => node_locality(world.objects.nodes.get(&instance.node)?),
+    }
 }
 
 fn from_workload_entry(
@@ -140,7 +134,7 @@ fn from_workload_entry(
     workload
 }
 
-/// A ServiceEntry resolved by DNS without endpoints has its hosts as endpoints.
+/// A `ServiceEntry` resolved by DNS without endpoints has its hosts as endpoints.
 fn from_service_entry(
     world: &World<'_>,
     index: usize,
@@ -177,7 +171,7 @@ fn from_service_entry(
     endpoints.collect()
 }
 
-/// An endpoint inside a ServiceEntry; it has the entry's name and labels.
+/// An endpoint inside a `ServiceEntry`; it has the entry's name and labels.
 fn inline(
     world: &World<'_>,
     metadata: &Metadata,
@@ -237,8 +231,8 @@ fn trust_domain(domain: &TrustDomain) -> String {
     }
 }
 
-fn port_lists<'a>(
-    services: impl Iterator<Item = &'a Record>,
+fn port_lists<'a, I: Iterator<Item = &'a Record>>(
+    services: I,
     list: impl Fn(&Record) -> PortList,
 ) -> BTreeMap<String, PortList> {
     services

@@ -70,7 +70,7 @@ struct Document<'a> {
 struct Header {
     api_version: Option<String>,
     kind: Option<String>,
-    items: Option<Vec<Spanned<Header>>>,
+    items: Option<Vec<Spanned<Self>>>,
 }
 
 impl Document<'_> {
@@ -187,8 +187,11 @@ fn judge(
     place: Place,
     parsed: &mut Parsed,
 ) -> Option<Kind> {
-    let kind = header.kind.as_deref().or(default.map(|d| d.0));
-    let version = header.api_version.as_deref().or(default.map(|d| d.1));
+    let kind = header.kind.as_deref().or_else(|| default.map(|d| d.0));
+    let version = header
+        .api_version
+        .as_deref()
+        .or_else(|| default.map(|d| d.1));
     let reason = match (version, kind) {
         (Some(version), Some(kind)) => match Kind::judge(version, kind) {
             Verdict::Read(kind) => return Some(kind),

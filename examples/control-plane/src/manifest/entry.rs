@@ -1,4 +1,4 @@
-//! ServiceEntries and WorkloadEntries: what lives outside the cluster.
+//! `ServiceEntries` and `WorkloadEntries`: what lives outside the cluster.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -10,7 +10,7 @@ use super::{
     names,
 };
 
-/// An Istio ServiceEntry.
+/// An Istio `ServiceEntry`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct ServiceEntry {
     pub(crate) metadata: Metadata,
@@ -71,7 +71,7 @@ pub(crate) struct EntryPort {
     pub(crate) target_port: u16,
 }
 
-/// How a ServiceEntry's endpoints are found.
+/// How a `ServiceEntry`'s endpoints are found.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 pub(crate) enum Resolution {
     #[serde(rename = "DNS")]
@@ -87,14 +87,14 @@ pub(crate) enum Resolution {
     Static,
 }
 
-/// An Istio WorkloadEntry: one machine outside the cluster.
+/// An Istio `WorkloadEntry`: one machine outside the cluster.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct WorkloadEntry {
     pub(crate) metadata: Metadata,
     pub(crate) spec: Endpoint,
 }
 
-/// A WorkloadEntry's spec, and an endpoint written inside a ServiceEntry.
+/// A `WorkloadEntry`'s spec, and an endpoint written inside a `ServiceEntry`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Endpoint {

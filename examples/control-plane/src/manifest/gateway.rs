@@ -18,7 +18,7 @@ pub(crate) struct Gateway {
     pub(crate) status: GatewayStatus,
 }
 
-/// A Gateway API GatewayClass: its labels are defaults for its gateways.
+/// A Gateway API `GatewayClass`: its labels are defaults for its gateways.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct GatewayClass {
     pub(crate) metadata: Metadata,

@@ -54,7 +54,7 @@ pub(crate) struct OwnerReference {
     pub(crate) controller: bool,
 }
 
-/// An object of which only the metadata matters: Namespace, Node, ServiceAccount.
+/// An object of which only the metadata matters: Namespace, Node, `ServiceAccount`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Named {
     pub(crate) metadata: Metadata,

@@ -45,7 +45,7 @@ pub(crate) fn label<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::E
     }
 }
 
-/// A host of a ServiceEntry: a DNS name, or one with a `*` as its first label.
+/// A host of a `ServiceEntry`: a DNS name, or one with a `*` as its first label.
 pub(crate) fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Arc<str>>, D::Error> {
     let hosts = Vec::<Arc<str>>::deserialize(from)?;
     match hosts.iter().find(|host| !is_host(host)) {

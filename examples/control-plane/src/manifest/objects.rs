@@ -28,7 +28,7 @@ pub(crate) struct Objects {
     pub(crate) namespaces: BTreeMap<Arc<str>, Metadata>,
     /// Labels of nodes by name.
     pub(crate) nodes: BTreeMap<Arc<str>, Labels>,
-    /// AuthorizationPolicies and PeerAuthentications.
+    /// `AuthorizationPolicies` and `PeerAuthentications`.
     pub(crate) policies: kubernetes::Objects,
     pub(crate) services: Vec<Located<Service>>,
     pub(crate) service_entries: Vec<Located<ServiceEntry>>,

@@ -60,10 +60,6 @@ impl Certificates {
         Arc::clone(&self.counts)
     }
 
-    pub(crate) fn state(&self) -> watch::Receiver<State> {
-        self.state.clone()
-    }
-
     /// Signs one request, or says why not. What is refused is logged with the reason.
     fn create(
         &self,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::Request;
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use tokio::sync::watch;
 use tonic::{Status, body::Body, server::NamedService};
 use tower_service::Service;

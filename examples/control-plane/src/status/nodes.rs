@@ -109,7 +109,7 @@ impl Observer for Nodes {
         }
         tracing::info!(node = cut(node), "a node is gone");
         self.with(node, |status| {
-            status.streams = status.streams.saturating_sub(1)
+            status.streams = status.streams.saturating_sub(1);
         });
     }
 }

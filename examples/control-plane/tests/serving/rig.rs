@@ -171,7 +171,11 @@ impl NodeProxy {
     }
 
     /// Waits until what the proxy knows satisfies `wanted`.
-    pub async fn sees(&mut self, rule: &str, wanted: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+    pub async fn sees(
+        &mut self,
+        rule: &str,
+        wanted: impl Fn(&Snapshot) -> bool + Send + Sync,
+    ) -> Arc<Snapshot> {
         let waiting = async {
             loop {
                 let snapshot = self.reader.snapshot();
@@ -283,7 +287,7 @@ pub async fn status(control_plane: &ControlPlane) -> serde_json::Value {
 pub async fn status_says(
     control_plane: &ControlPlane,
     rule: &str,
-    wanted: impl Fn(&serde_json::Value) -> bool,
+    wanted: impl Fn(&serde_json::Value) -> bool + Send + Sync,
 ) -> serde_json::Value {
     let asking = async {
         loop {

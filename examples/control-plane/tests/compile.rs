@@ -1,0 +1,508 @@
+//! What the recordings of istiod do not show.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+use std::collections::BTreeMap;
+
+use meshwright_control_plane::{
+    Manifests,
+    compile::{Compiled, Mesh, compile},
+};
+use meshwright_xds_client::proto::workload::{
+    GatewayAddress, Service, TunnelProtocol, Workload, WorkloadStatus, address, application_tunnel,
+    gateway_address::Destination,
+    load_balancing::{Mode, Scope},
+};
+
+fn mesh() -> Mesh {
+    Mesh::new("cluster.local".parse().unwrap())
+}
+
+fn compiled(text: &str) -> Compiled {
+    let manifests = Manifests::parse("m.yaml", text).unwrap_or_else(|error| panic!("{error}"));
+    compile(&manifests, &mesh()).unwrap()
+}
+
+fn workloads(compiled: &Compiled) -> BTreeMap<String, Workload> {
+    let workloads =
+        compiled
+            .addresses
+            .iter()
+            .filter_map(|address| match address.r#type.clone()? {
+                address::Type::Workload(workload) => Some((workload.name.clone(), workload)),
+                address::Type::Service(_) => None,
+            });
+    workloads.collect()
+}
+
+fn services(compiled: &Compiled) -> BTreeMap<String, Service> {
+    let services =
+        compiled
+            .addresses
+            .iter()
+            .filter_map(|address| match address.r#type.clone()? {
+                address::Type::Service(service) => Some((
+                    format!("{}/{}", service.namespace, service.hostname),
+                    service,
+                )),
+                address::Type::Workload(_) => None,
+            });
+    services.collect()
+}
+
+fn object(kind: &str, metadata: &str, spec: &str) -> String {
+    let version = match kind {
+        "Workload" => "meshwright.dev/v1alpha1",
+        "Gateway" | "GatewayClass" => "gateway.networking.k8s.io/v1",
+        "ServiceEntry" | "WorkloadEntry" => "networking.istio.io/v1",
+        "AuthorizationPolicy" | "PeerAuthentication" => "security.istio.io/v1",
+        _ => "v1",
+    };
+    format!("---\napiVersion: {version}\nkind: {kind}\nmetadata: {metadata}\n{spec}\n")
+}
+
+fn host(address: Option<&GatewayAddress>) -> Option<String> {
+    match address?.destination.as_ref()? {
+        Destination::Hostname(name) => Some(format!("{}/{}", name.namespace, name.hostname)),
+        Destination::Address(address) => Some(format!("{:?}", address.address)),
+    }
+}
+
+#[test]
+fn workload_stand_in_can_say_everything_a_pod_can() {
+    let _trace = meshwright_testkit::trace();
+    let spec = "spec: {addresses: [10.0.0.1, 'fd00::1'], node: n, serviceAccount: s, hostNetwork: true, ready: false, capture: true, \
+                network: net-2, locality: r/z/s, weight: 7}";
+    let all = workloads(&compiled(&object(
+        "Workload",
+        "{name: a, namespace: shop, labels: {app: x, version: v9}}",
+        spec,
+    )));
+    let workload = &all["a"];
+    assert_eq!(workload.uid, "Kubernetes//Pod/shop/a");
+    assert_eq!(workload.addresses.len(), 2);
+    assert_eq!(
+        (workload.node.as_str(), workload.service_account.as_str()),
+        ("n", "s")
+    );
+    assert_eq!(
+        (
+            workload.canonical_name.as_str(),
+            workload.canonical_revision.as_str()
+        ),
+        ("x", "v9")
+    );
+    assert_eq!(workload.network_mode, 1);
+    assert_eq!(workload.status(), WorkloadStatus::Unhealthy);
+    assert_eq!(workload.tunnel_protocol(), TunnelProtocol::Hbone);
+    assert_eq!(workload.network, "net-2");
+    assert_eq!(workload.locality.as_ref().unwrap().subzone, "s");
+    assert_eq!(workload.capacity, Some(7));
+}
+
+#[test]
+fn pod_is_captured_when_the_agent_says_so_and_a_stand_in_when_its_labels_do() {
+    let _trace = meshwright_testkit::trace();
+    let status = "status: {podIP: 10.0.0.1}";
+    let text = [
+        object(
+            "Namespace",
+            "{name: default, labels: {istio.io/dataplane-mode: ambient}}",
+            "",
+        ),
+        object("Pod", "{name: labelled-only}", status),
+        object(
+            "Pod",
+            "{name: captured, annotations: {ambient.istio.io/redirection: enabled}}",
+            "status: {podIP: 10.0.0.2}",
+        ),
+        object(
+            "Pod",
+            "{name: native, labels: {networking.istio.io/tunnel: http}}",
+            "status: {podIP: 10.0.0.3}",
+        ),
+        object(
+            "Workload",
+            "{name: stand-in}",
+            "spec: {addresses: [10.0.0.4]}",
+        ),
+        object(
+            "Workload",
+            "{name: opted-out, labels: {istio.io/dataplane-mode: none}}",
+            "spec: {addresses: [10.0.0.5]}",
+        ),
+        object(
+            "Workload",
+            "{name: not-yet}",
+            "spec: {addresses: [10.0.0.6], capture: false}",
+        ),
+        object(
+            "Workload",
+            "{name: on-host}",
+            "spec: {addresses: [10.0.0.7], hostNetwork: true}",
+        ),
+    ];
+    let all = workloads(&compiled(&text.concat()));
+    let captured: Vec<_> = all
+        .values()
+        .filter(|w| w.tunnel_protocol() == TunnelProtocol::Hbone)
+        .map(|w| w.name.as_str())
+        .collect();
+    assert_eq!(captured, ["captured", "native", "stand-in"]);
+    assert!(all["native"].native_tunnel);
+}
+
+#[test]
+fn ended_pods_and_pods_without_address_are_not_served() {
+    let _trace = meshwright_testkit::trace();
+    let text = [
+        object(
+            "Pod",
+            "{name: done}",
+            "status: {podIP: 10.0.0.1, phase: Succeeded}",
+        ),
+        object("Pod", "{name: starting}", "status: {phase: Pending}"),
+        object(
+            "Pod",
+            "{name: leaving, deletionTimestamp: '2026-01-01T00:00:00Z'}",
+            "status: {podIP: 10.0.0.2}",
+        ),
+    ];
+    let compiled = compiled(&text.concat());
+    let all = workloads(&compiled);
+    assert_eq!(all.keys().collect::<Vec<_>>(), ["leaving"]);
+    assert_eq!(all["leaving"].status(), WorkloadStatus::Unhealthy);
+    assert_eq!(compiled.notes.len(), 1, "{:?}", compiled.notes);
+    assert_eq!(compiled.notes[0].place.to_string(), "m.yaml:7:1");
+}
+
+#[test]
+fn named_target_port_is_each_endpoints_own_and_an_endpoint_without_it_is_left_out() {
+    let _trace = meshwright_testkit::trace();
+    let text = [
+        object(
+            "Service",
+            "{name: web}",
+            "spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: app}, {name: \
+                                           admin, port: 81, targetPort: '9000'}]}",
+        ),
+        object(
+            "Workload",
+            "{name: a, labels: {app: web}}",
+            "spec: {addresses: [10.0.0.1], ports: {app: 8080}}",
+        ),
+        object(
+            "Workload",
+            "{name: b, labels: {app: web}}",
+            "spec: {addresses: [10.0.0.2], ports: {app: 8081}}",
+        ),
+        object(
+            "Workload",
+            "{name: c, labels: {app: web}}",
+            "spec: {addresses: [10.0.0.3]}",
+        ),
+        object(
+            "Workload",
+            "{name: d, namespace: other, labels: {app: web}}",
+            "spec: {addresses: [10.0.0.4]}",
+        ),
+    ];
+    let all = workloads(&compiled(&text.concat()));
+    let ports = |name: &str| -> Vec<(u32, u32)> {
+        let lists = all[name].services.values();
+        lists
+            .flat_map(|list| &list.ports)
+            .map(|port| (port.service_port, port.target_port))
+            .collect()
+    };
+    assert_eq!(ports("a"), [(80, 8080), (81, 9000)]);
+    assert_eq!(ports("b"), [(80, 8081), (81, 9000)]);
+    assert_eq!(
+        ports("c"),
+        [(81, 9000)],
+        "not an endpoint of the named port"
+    );
+    assert_eq!(ports("d"), [], "another namespace");
+}
+
+#[test]
+fn selector_policies_are_not_listed_by_workloads_without_labels() {
+    let _trace = meshwright_testkit::trace();
+    let text = [
+        object(
+            "AuthorizationPolicy",
+            "{name: p}",
+            "spec: {selector: {matchLabels: {app: web}}, action: DENY, rules: [{}]}",
+        ),
+        object("Workload", "{name: bare}", "spec: {addresses: [10.0.0.1]}"),
+        object(
+            "Workload",
+            "{name: web, labels: {app: web}}",
+            "spec: {addresses: [10.0.0.2]}",
+        ),
+    ];
+    let all = workloads(&compiled(&text.concat()));
+    assert!(all["bare"].authorization_policies.is_empty());
+    assert_eq!(all["web"].authorization_policies, ["default/p"]);
+}
+
+const WAYPOINTS: &str = "
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/use-waypoint: wp}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: wp, namespace: shop, labels: {istio.io/waypoint-for: all}, annotations: {ambient.istio.io/waypoint-inbound-binding: PROXY/15088}}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+status: {addresses: [{type: IPAddress, value: 10.96.0.9}, {type: Hostname, value: wp.shop.svc.cluster.local}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared, namespace: infra}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {shared: 'yes'}}}}}]
+status: {addresses: [{type: IPAddress, value: 10.96.0.8}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: guest, labels: {shared: 'yes', istio.io/use-waypoint: shared, istio.io/use-waypoint-namespace: infra}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: stranger, labels: {istio.io/use-waypoint: shared, istio.io/use-waypoint-namespace: infra}}
+";
+
+#[test]
+fn waypoints_are_found_by_label_of_object_or_namespace_where_they_admit_it() {
+    let _trace = meshwright_testkit::trace();
+    let service = |metadata: &str| {
+        object(
+            "Service",
+            metadata,
+            "spec: {clusterIP: 10.96.1.1, ports: [{port: 80}]}",
+        )
+    };
+    let text = [
+        WAYPOINTS.to_owned(),
+        service("{name: inherits, namespace: shop}"),
+        service("{name: opts-out, namespace: shop, labels: {istio.io/use-waypoint: none}}"),
+        service("{name: missing, namespace: shop, labels: {istio.io/use-waypoint: nowhere}}"),
+        service("{name: admitted, namespace: guest}"),
+        service("{name: refused, namespace: stranger}"),
+        object(
+            "Workload",
+            "{name: behind, namespace: shop}",
+            "spec: {addresses: [10.0.0.1]}",
+        ),
+        object(
+            "Workload",
+            "{name: itself, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: wp}}",
+            "spec: {addresses: [10.0.0.2]}",
+        ),
+        object(
+            "Workload",
+            "{name: services-only, namespace: guest}",
+            "spec: {addresses: [10.0.0.3]}",
+        ),
+        object(
+            "Workload",
+            "{name: by-spec, namespace: other}",
+            "spec: {addresses: [10.0.0.4], waypoint: shop/wp}",
+        ),
+    ];
+    let compiled = compiled(&text.concat());
+    let by_name: BTreeMap<_, _> = services(&compiled)
+        .into_values()
+        .map(|s| (s.name.clone(), host(s.waypoint.as_ref())))
+        .collect();
+    let wp = Some("shop/wp.shop.svc.cluster.local".to_owned());
+    assert_eq!(
+        by_name["inherits"], wp,
+        "the host name in the status is preferred to the address"
+    );
+    assert_eq!(by_name["opts-out"], None);
+    assert_eq!(by_name["missing"], None);
+    assert!(
+        by_name["admitted"]
+            .as_ref()
+            .unwrap()
+            .contains("\\n`\\0\\x08"),
+        "{by_name:?}"
+    );
+    assert_eq!(by_name["refused"], None);
+    let all = workloads(&compiled);
+    assert_eq!(host(all["behind"].waypoint.as_ref()), wp);
+    assert_eq!(
+        all["itself"].waypoint, None,
+        "an instance of a waypoint is behind none"
+    );
+    let tunnel = all["itself"].application_tunnel.unwrap();
+    assert_eq!(
+        (tunnel.protocol(), tunnel.port),
+        (application_tunnel::Protocol::Proxy, 15088)
+    );
+    assert_eq!(
+        all["services-only"].waypoint, None,
+        "that waypoint takes services only"
+    );
+    assert_eq!(
+        host(all["by-spec"].waypoint.as_ref()),
+        None,
+        "it admits its own namespace only"
+    );
+    let notes: Vec<_> = compiled
+        .notes
+        .iter()
+        .map(|note| note.text.as_str())
+        .collect();
+    assert!(
+        notes.contains(&"there is no waypoint shop/nowhere"),
+        "{notes:?}"
+    );
+    assert!(
+        notes.iter().any(|note| note.contains("does not admit")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn service_entries_pass_through_resolve_by_name_or_select() {
+    let _trace = meshwright_testkit::trace();
+    let text = [
+        object(
+            "ServiceEntry",
+            "{name: pass}",
+            "spec: {hosts: [p.example], addresses: [10.1.0.0/16], ports: [{number: 80, name: http, protocol: HTTP}], resolution: NONE}",
+        ),
+        object(
+            "ServiceEntry",
+            "{name: named}",
+            "spec: {hosts: [n.example], ports: [{number: 443, name: tls, protocol: TLS}], resolution: DNS}\nstatus: {addresses: [{value: 240.240.0.1, host: n.example}]}",
+        ),
+        object(
+            "ServiceEntry",
+            "{name: chosen}",
+            "spec: {hosts: [c.example], addresses: [240.0.0.1], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, workloadSelector: {labels: {app: vm}}}",
+        ),
+        object(
+            "WorkloadEntry",
+            "{name: vm}",
+            "spec: {address: 10.9.0.1, labels: {app: vm}, ports: {http: 8080}, serviceAccount: vm, weight: 2}",
+        ),
+        object(
+            "Workload",
+            "{name: pod, labels: {app: vm}}",
+            "spec: {addresses: [10.0.0.1], ports: {http: 8081}}",
+        ),
+    ];
+    let compiled = compiled(&text.concat());
+    let hosts = services(&compiled);
+    assert_eq!(
+        hosts["default/p.example"]
+            .load_balancing
+            .as_ref()
+            .unwrap()
+            .mode(),
+        Mode::Passthrough
+    );
+    assert_eq!(hosts["default/p.example"].addresses[0].length, Some(16));
+    assert_eq!(
+        hosts["default/n.example"].addresses.len(),
+        1,
+        "the allocated address"
+    );
+    let all = workloads(&compiled);
+    assert_eq!(
+        all["named"].hostname, "n.example",
+        "resolved when it is called"
+    );
+    let target = |name: &str| all[name].services["default/c.example"].ports[0].target_port;
+    assert_eq!((target("vm"), target("pod")), (8080, 8081));
+    assert_eq!(all["vm"].capacity, Some(2));
+    assert!(!all.contains_key("pass"));
+}
+
+#[test]
+fn host_written_twice_is_served_once_and_a_service_wins() {
+    let _trace = meshwright_testkit::trace();
+    let entry = |metadata: &str| {
+        object(
+            "ServiceEntry",
+            metadata,
+            "spec: {hosts: [web.default.svc.cluster.local], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, endpoints: [{address: 10.0.0.9}, {address: 10.0.0.9}]}",
+        )
+    };
+    let text = [
+        entry("{name: same-namespace}"),
+        entry("{name: elsewhere, namespace: other}"),
+        object(
+            "Service",
+            "{name: web}",
+            "spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}",
+        ),
+    ];
+    let compiled = compiled(&text.concat());
+    let hosts = services(&compiled);
+    assert_eq!(hosts.len(), 2);
+    assert!(hosts["default/web.default.svc.cluster.local"].canonical);
+    assert_eq!(hosts["default/web.default.svc.cluster.local"].name, "web");
+    assert!(!hosts["other/web.default.svc.cluster.local"].canonical);
+    let endpoints = compiled.addresses.iter().filter(|address| matches!(&address.r#type, Some(address::Type::Workload(w)) if w.name == "elsewhere"));
+    assert_eq!(
+        endpoints.count(),
+        1,
+        "an address written twice is one endpoint"
+    );
+}
+
+#[test]
+fn settings_of_the_mesh_show_in_every_record() {
+    let _trace = meshwright_testkit::trace();
+    let text = [
+        object(
+            "Namespace",
+            "{name: root, labels: {topology.istio.io/network: net-1}}",
+            "",
+        ),
+        object(
+            "AuthorizationPolicy",
+            "{name: everywhere, namespace: root}",
+            "spec: {action: DENY, rules: [{from: [{source: {namespaces: [bad]}}]}]}",
+        ),
+        object(
+            "Service",
+            "{name: web}",
+            "spec: {clusterIP: 10.96.0.1, trafficDistribution: PreferSameNode, ports: [{port: 80}]}",
+        ),
+        object("Workload", "{name: a}", "spec: {addresses: [10.0.0.1]}"),
+    ];
+    let manifests = Manifests::parse("m.yaml", &text.concat()).unwrap();
+    let mut mesh = Mesh::new("example.org".parse().unwrap());
+    mesh.cluster_id = "c1".to_owned();
+    mesh.cluster_domain = "cluster.example".to_owned();
+    mesh.root_namespace = "root".to_owned();
+    let compiled = compile(&manifests, &mesh).unwrap();
+    let workload = &workloads(&compiled)["a"];
+    assert_eq!(workload.uid, "c1//Pod/default/a");
+    assert_eq!(
+        (workload.network.as_str(), workload.trust_domain.as_str()),
+        ("net-1", "example.org")
+    );
+    let service = &services(&compiled)["default/web.default.svc.cluster.example"];
+    assert_eq!(service.addresses[0].network, "net-1");
+    let preference = service.load_balancing.as_ref().unwrap();
+    assert_eq!(preference.routing_preference().last(), Some(Scope::Node));
+    assert_eq!(
+        compiled.authorizations[0].1.scope, 0,
+        "a policy of the root namespace is global"
+    );
+}
