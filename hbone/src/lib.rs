@@ -124,6 +124,9 @@ mod tls;
 mod tunnel;
 mod wire;
 
+#[cfg(test)]
+mod sizes;
+
 pub use authority::{Authority, InvalidAuthority};
 pub use connector::{Connecting, Connector};
 pub use drain::{Drain, DrainWatch};

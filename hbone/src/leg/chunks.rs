@@ -139,8 +139,12 @@ mod tests {
         assert_eq!(chunks.len(), 8);
         chunks.advance(5);
         assert_eq!(chunks.len(), 3);
-        assert_eq!(chunks.pop().unwrap(), "fg");
-        chunks.unpop(Bytes::from_static(b"g"));
+        assert_eq!(
+            chunks.pop().unwrap(),
+            "fgh",
+            "small chunks that waited are one"
+        );
+        chunks.unpop(Bytes::from_static(b"gh"));
         chunks.advance(99);
         assert!(chunks.is_empty());
         assert_eq!(chunks.len(), 0);

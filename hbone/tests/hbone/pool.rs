@@ -499,3 +499,13 @@ async fn connector_is_a_tower_service() {
     });
     drop((tunnel.unwrap(), request.unwrap()));
 }
+
+#[tokio::test]
+async fn futures_of_the_hot_path_are_small() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let (pool, member) = (pool(), mesh.member("client"));
+    let target = target("127.0.0.1:1".parse().unwrap());
+    let size = size_of_val(&pool.tunnel(&member, target));
+    assert!(size < 4096, "opening a tunnel takes {size} bytes");
+}
