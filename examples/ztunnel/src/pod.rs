@@ -11,6 +11,7 @@
 use std::hash::{DefaultHasher, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use meshwright_hbone::{Drain, DrainWatch};
 use meshwright_redirect::Netns;
@@ -43,6 +44,8 @@ pub(crate) struct Pod {
     pub(crate) keeps_source: bool,
     /// The application's own open connections.
     pub(crate) outgoing: Outgoing,
+    /// The agent took the pod away: its ports go to nobody, or to another proxy of this process.
+    deleted: AtomicBool,
 }
 
 /// The running proxy of one pod; dropping it ends everything at once.
@@ -133,6 +136,7 @@ impl PodProxy {
             mesh,
             keeps_source,
             outgoing: Outgoing::default(),
+            deleted: AtomicBool::new(false),
         });
         Ok(Self::serve(pod, listeners, shards, &home))
     }
@@ -165,6 +169,16 @@ impl PodProxy {
     /// Returns the pod.
     pub(crate) const fn pod(&self) -> &Arc<Pod> {
         &self.pod
+    }
+
+    /// As [`drained`](Self::drained), but leaves the ports at once.
+    ///
+    /// There is no successor to hand them to. A proxy of the same namespace that starts meanwhile
+    /// must get every connection: one that came here would be turned away after its handshake.
+    pub(crate) fn deleted(self) -> impl Future<Output = ()> + Send {
+        self.pod.deleted.store(true, Ordering::Relaxed);
+        self.drain.start();
+        self.drained()
     }
 
     /// Takes nothing new, tells peers to go elsewhere, and waits until what runs has ended.
@@ -228,6 +242,9 @@ async fn accept(
             (stream, from) = acceptor.accept() => place(&pod, kind, stream, from, &workers),
             () = drain.draining() => break,
         }
+    }
+    if pod.deleted.load(Ordering::Relaxed) {
+        return;
     }
     let mut config = HandoverConfig::default();
     if let Some(mark) = pod.mesh.config.sockets.mark {

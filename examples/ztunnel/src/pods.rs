@@ -239,9 +239,10 @@ impl Pods {
         };
         tracing::info!(pod = %proxy.pod().name, %uid, "no longer serving");
         self.mesh.telemetry.proxy_stopped();
+        let farewell = timeout(FAREWELL, proxy.deleted());
         self.leaving.spawn(async move {
             // The pod is gone; its peers are told if they still can be.
-            if timeout(FAREWELL, proxy.drained()).await.is_err() {
+            if farewell.await.is_err() {
                 tracing::debug!("connections of a deleted pod were cut");
             }
         });
