@@ -68,7 +68,8 @@ impl<T> Client<T> {
 
     /// Subscribes to all resources of the handler's type. Types are asked for in this order.
     ///
-    /// Istio's clients ask for [`ADDRESS`](crate::proto::ADDRESS) first.
+    /// Istio's clients ask for [`ADDRESS`](crate::proto::ADDRESS) first. There is one handler per
+    /// type: a second one for a type is never called.
     #[must_use]
     pub fn subscribe(mut self, handler: impl Handler + 'static) -> Self {
         self.session.subscribe(handler.type_url(), Interest::All);

@@ -128,8 +128,12 @@ impl Session {
     }
 
     /// Subscribes to a type from the next stream on; types are asked for in this order.
+    ///
+    /// A second subscription to one type is ignored.
     pub fn subscribe(&mut self, type_url: &str, interest: Interest) {
-        self.types.push(TypeState::new(type_url, interest));
+        if self.types.iter().all(|t| *t.type_url != *type_url) {
+            self.types.push(TypeState::new(type_url, interest));
+        }
     }
 
     /// Whether every type subscribed to as a whole was accepted completely once.

@@ -325,10 +325,18 @@ fn checked<'a>(field: &'static str, from: &'a str) -> Result<&'a str, InvalidRes
     if from.len() > MAX_TEXT_BYTES {
         return Err(wrong(field, TextFault::TooLong));
     }
-    if from.chars().any(char::is_control) {
+    if has_control(from) {
         return Err(wrong(field, TextFault::Control));
     }
     Ok(from)
+}
+
+/// Nearly every text is ASCII, of which bytes tell enough.
+fn has_control(text: &str) -> bool {
+    if text.is_ascii() {
+        return text.bytes().any(|byte| byte.is_ascii_control());
+    }
+    text.chars().any(char::is_control)
 }
 
 const fn wrong(field: &'static str, fault: TextFault) -> InvalidResource {
