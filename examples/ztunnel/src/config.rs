@@ -177,6 +177,9 @@ fn note_missing_convenience(checker: &mut Checker<'_>, proxy: &ProxyConfig) {
     if checker.text("TLS12_ENABLED") == Some("true") {
         checker.note("TLS12_ENABLED has no effect: only TLS 1.3 is spoken");
     }
+    if checker.text("AUTHZ_POLICY_INFO_LOGGING") == Some("true") {
+        checker.note("AUTHZ_POLICY_INFO_LOGGING has no effect: refusals are in the access log");
+    }
     if checker.text("PREFERED_SERVICE_NAMESPACE").is_some() {
         checker.note("PREFERED_SERVICE_NAMESPACE has no effect: it concerns the DNS proxy");
     }

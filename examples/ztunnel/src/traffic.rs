@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use meshwright_hbone::{Authority, ConnectRequest, Leg, Meter, Relay, RelayConfig, relay};
+use meshwright_hbone::{Authority, ConnectRequest, Leg, Relay, RelayConfig, relay};
 use meshwright_identity::{AcceptedPeers, PeerSvid};
 use meshwright_istio_surface::access_log::AccessRecord;
 use meshwright_istio_surface::config_dump::ConnectionProtocol;
@@ -29,16 +29,6 @@ pub(crate) struct Traffic {
     open: Option<Arc<OpenConnection>>,
     listed: Option<Listed>,
     _socket: SocketGuard,
-}
-
-/// Counts a connection's bytes.
-#[derive(Clone, Debug)]
-pub(crate) struct Counted(Arc<OpenConnection>);
-
-impl Meter for Counted {
-    fn moved(&self, a_to_b: u64, b_to_a: u64) {
-        self.0.moved(a_to_b, b_to_a);
-    }
 }
 
 impl Traffic {
@@ -240,9 +230,9 @@ impl Traffic {
     }
 
     /// Counts the connection as opened and moves its bytes; the client's leg comes first.
-    pub(crate) fn carry<A: Leg, B: Leg>(&mut self, client: A, server: B) -> Relay<A, B, Counted> {
+    pub(crate) fn carry<A: Leg, B: Leg>(&mut self, client: A, server: B) -> Relay<A, B, Arc<OpenConnection>> {
         let open = self.count_open();
-        relay(client, server, &RelayConfig::default(), Counted(open))
+        relay(client, server, &RelayConfig::default(), open)
     }
 
     fn count_open(&mut self) -> Arc<OpenConnection> {

@@ -347,6 +347,13 @@ impl OpenConnection {
     }
 }
 
+/// The first leg is the client's.
+impl meshwright_hbone::Meter for OpenConnection {
+    fn moved(&self, a_to_b: u64, b_to_a: u64) {
+        Self::moved(self, a_to_b, b_to_a);
+    }
+}
+
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.finish(ResponseFlag::None, Establishment::Established);
