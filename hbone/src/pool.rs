@@ -140,8 +140,10 @@ impl<D: Dial> Pool<D> {
                 Ok((stream, headers)) => {
                     return Ok((Tunnel::new(stream, Lease::Pool(lease)), headers));
                 }
+                // Nothing was sent, and each turn takes one dead connection out of the pool.
+                Err(OpenError::Closed) => lease.retire(),
                 Err(OpenError::Unprocessed) => {
-                    lease.retire();
+                    lease.refused();
                     if tried {
                         return Err(ConnectError::Unprocessed { peer });
                     }

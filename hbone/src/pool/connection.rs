@@ -205,6 +205,7 @@ impl Established {
         let mut run = Run {
             id,
             shared,
+            peer: &peer.id,
             driver,
             lifetime,
             started,
@@ -231,6 +232,7 @@ impl Established {
 struct Run<'a> {
     id: Id,
     shared: &'a Arc<Shared>,
+    peer: &'a SpiffeId,
     driver: Driver,
     lifetime: Lifetime,
     started: Instant,
@@ -290,7 +292,10 @@ impl Run<'_> {
         loop {
             match self.lifetime.poll(now) {
                 Some(Action::Ping) => self.driver.ping(),
-                Some(Action::Drain(_)) => self.retire(),
+                Some(Action::Drain(limit)) => {
+                    limit_reached(self.shared, Some(self.peer), limit);
+                    self.retire();
+                }
                 Some(Action::Close(limit)) => return Some(CloseReason::Limit(limit)),
                 None => break,
             }

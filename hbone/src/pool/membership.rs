@@ -162,6 +162,22 @@ impl<K: Clone + Eq + Hash> Membership<K> {
         }
     }
 
+    /// The peer has refused a stream that is counted: until another one ends, the connection takes
+    /// no more. One that takes none at all is out of the pool; says whether it is.
+    pub(crate) fn refused(&mut self, id: Id) -> bool {
+        let Some(member) = self.members.get_mut(&id) else {
+            return true;
+        };
+        if let State::Open { streams, cap } = &mut member.state
+            && *streams > 1
+        {
+            *cap = *streams - 1;
+            return false;
+        }
+        self.remove(id);
+        true
+    }
+
     /// A dial has failed, or a connection takes no more streams: it is out of the pool.
     pub(crate) fn remove(&mut self, id: Id) {
         let Some(member) = self.members.remove(&id) else {

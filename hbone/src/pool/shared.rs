@@ -187,9 +187,23 @@ pub(crate) struct StreamLease {
 }
 
 impl StreamLease {
-    /// Takes the connection out of the pool: the peer wants no more streams on it.
+    /// Takes the connection out of the pool: it has ended.
     pub(super) fn retire(self) {
         self.shared.retire(self.id);
+    }
+
+    /// The peer has refused this stream: it takes no more on this connection for now.
+    pub(super) fn refused(self) {
+        let opener = {
+            let mut state = self.shared.lock();
+            let gone = state.membership.refused(self.id);
+            if gone {
+                state.openers.remove(&self.id)
+            } else {
+                None
+            }
+        };
+        drop(opener);
     }
 }
 

@@ -26,7 +26,9 @@ const MAX_INFORMATIONAL: usize = 8;
 /// Why no stream was opened.
 #[derive(Debug)]
 pub(crate) enum OpenError {
-    /// The peer has not looked at the request: another connection may be tried.
+    /// The connection had ended before the request was sent.
+    Closed,
+    /// The peer said that it has not looked at the request.
     Unprocessed,
     /// The peer answered with this status.
     Refused(StatusCode),
@@ -176,7 +178,7 @@ impl Opener {
         *request.headers_mut() = headers;
         // Nothing was sent if this fails.
         let sent = self.requests.send_request(request, false);
-        let (response, send) = sent.map_err(|_closed| OpenError::Unprocessed)?;
+        let (response, send) = sent.map_err(|_closed| OpenError::Closed)?;
         let mut opening = Opening {
             response,
             informational: 0,

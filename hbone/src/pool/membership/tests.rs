@@ -77,6 +77,24 @@ fn fullest_connection_is_used_so_that_others_run_empty() {
 }
 
 #[test]
+fn connection_that_refused_a_stream_takes_as_many_as_it_had() {
+    let _trace = trace();
+    let mut pool = membership(10, 9, 9);
+    let id = dial(&mut pool, "a");
+    pool.established(id, 10);
+    pool.checkout(&"a");
+    assert!(!pool.refused(id), "it still has a stream");
+    pool.stream_ended(id);
+    let second = dial(&mut pool, "a");
+    pool.established(second, 10);
+    pool.stream_ended(id);
+    pool.remove(second);
+    assert_eq!(pool.checkout(&"a"), Checkout::Use(id));
+    assert!(pool.refused(id), "one that takes none at all is of no use");
+    assert!(matches!(pool.checkout(&"a"), Checkout::Dial(_)));
+}
+
+#[test]
 fn removed_connection_gets_no_more_requests() {
     let _trace = trace();
     let mut pool = membership(10, 9, 9);
