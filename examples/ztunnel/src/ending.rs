@@ -42,6 +42,8 @@ pub(crate) enum Ending {
     /// The application expects a PROXY header, which this version does not write. Without it, whatever the
     /// client sends first would be believed as its address and identity.
     ProxyProtocol,
+    /// Too many handshakes were under way; this was the oldest.
+    PushedOut,
     /// Bytes were moved until this.
     Relayed(RelayEnd),
     /// A policy changed while it was open.
@@ -74,7 +76,8 @@ impl Ending {
             }
             Self::Identity(_) | Self::IdentityChanged => Reason::Identity,
             Self::Accept(AcceptError::Quota { .. } | AcceptError::Timeout { .. })
-            | Self::Connect(ConnectError::PoolFull) => Reason::Limit,
+            | Self::Connect(ConnectError::PoolFull)
+            | Self::PushedOut => Reason::Limit,
             Self::Accept(_) => Reason::Internal,
             // Nobody answers on the tunnel port: most often a network policy that does not know it.
             Self::Connect(ConnectError::Timeout {
@@ -130,6 +133,7 @@ impl fmt::Display for Ending {
             Self::ProxyProtocol => {
                 f.write_str("the application expects a PROXY header, which is not supported")
             }
+            Self::PushedOut => f.write_str("too many handshakes are under way"),
             Self::Relayed(end) => end.reason.fmt(f),
             Self::Revoked(revoked) => revoked.fmt(f),
             Self::UnknownWorkload(pod) => write!(f, "no record of pod {pod}"),

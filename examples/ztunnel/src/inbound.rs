@@ -25,7 +25,14 @@ pub(crate) async fn serve(
     from: SocketAddr,
     local: SocketAddr,
 ) {
-    let (workload, connection) = match handshake(station, stream).await {
+    let established = {
+        let mut turn = station.half_open.enter();
+        tokio::select! {
+            established = handshake(station, stream) => established,
+            () = turn.pushed_out() => Err(Ending::PushedOut),
+        }
+    };
+    let (workload, connection) = match established {
         Ok(established) => established,
         Err(ending) => return Traffic::failed_handshake(station, from, local, &ending),
     };

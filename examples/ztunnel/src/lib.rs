@@ -14,6 +14,7 @@ mod dump;
 mod ending;
 mod inbound;
 mod judge;
+mod limits;
 mod local;
 mod mesh;
 mod outbound;

@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, OriginalSource};
 use crate::dialer;
+use crate::limits::Room;
 use crate::mesh::{Mesh, PodName};
 use crate::served::Outgoing;
 use crate::shards::Shards;
@@ -44,6 +45,7 @@ pub(crate) struct Pod {
     pub(crate) keeps_source: bool,
     /// The application's own open connections.
     pub(crate) outgoing: Outgoing,
+    room: Room,
     /// The agent took the pod away: its ports go to nobody, or to another proxy of this process.
     deleted: AtomicBool,
 }
@@ -136,6 +138,7 @@ impl PodProxy {
             mesh,
             keeps_source,
             outgoing: Outgoing::default(),
+            room: Room::default(),
             deleted: AtomicBool::new(false),
         });
         Ok(Self::serve(pod, listeners, shards, &home))
@@ -307,7 +310,13 @@ fn arrived(pod: &Pod, kind: Kind, stream: TcpStream, from: SocketAddr) -> std::i
                 .ok_or_else(|| std::io::Error::other("it was meant for the proxy itself"))?
         }
     };
+    let Some(room) = pod.room.take(kind.direction()) else {
+        pod.mesh.telemetry.metrics.limit_reached("pod_connections");
+        // Dropped with what the client has sent unread, the connection is reset.
+        return Err(std::io::Error::other("the pod has too many connections"));
+    };
     Ok(Arrived {
+        room,
         kind,
         stream: stream.into_std()?,
         from,

@@ -230,7 +230,11 @@ impl Traffic {
     }
 
     /// Counts the connection as opened and moves its bytes; the client's leg comes first.
-    pub(crate) fn carry<A: Leg, B: Leg>(&mut self, client: A, server: B) -> Relay<A, B, Arc<OpenConnection>> {
+    pub(crate) fn carry<A: Leg, B: Leg>(
+        &mut self,
+        client: A,
+        server: B,
+    ) -> Relay<A, B, Arc<OpenConnection>> {
         let open = self.count_open();
         relay(client, server, &RelayConfig::default(), open)
     }

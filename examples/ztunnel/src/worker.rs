@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::dialer::PodDialer;
+use crate::limits::{Direction, HalfOpen};
 use crate::pod::Pod;
 use crate::shards::{Carried, Load};
 use crate::{inbound, outbound, passthrough};
@@ -31,6 +32,16 @@ pub(crate) enum Kind {
     Plain,
 }
 
+impl Kind {
+    /// Whose connections come to the listener.
+    pub(crate) const fn direction(self) -> Direction {
+        match self {
+            Self::Hbone | Self::Plain => Direction::Inbound,
+            Self::Outbound => Direction::Outbound,
+        }
+    }
+}
+
 /// An accepted connection.
 #[derive(Debug)]
 pub(crate) struct Arrived {
@@ -41,6 +52,8 @@ pub(crate) struct Arrived {
     pub(crate) from: SocketAddr,
     /// Where it wanted to go; for a tunnel's connection, where it was accepted.
     pub(crate) destination: SocketAddr,
+    /// Its place among the pod's connections.
+    pub(crate) room: Carried,
 }
 
 /// Where connections of one pod are given to one shard.
@@ -59,6 +72,7 @@ pub(crate) struct Station {
     pub(crate) pool: Pool<PodDialer>,
     /// How tunnels of other proxies are served.
     pub(crate) server: ServerConfig,
+    pub(crate) half_open: HalfOpen,
 }
 
 impl Station {
@@ -67,6 +81,7 @@ impl Station {
         Self {
             pool: pod.mesh.new_pool(dialer.clone()),
             server: pod.mesh.server_config().with_drain(drain),
+            half_open: HalfOpen::default(),
             dialer,
             pod,
         }
@@ -152,6 +167,7 @@ async fn connection(station: Arc<Station>, arrived: Arrived, _carried: Carried) 
         stream,
         from,
         destination,
+        room: _room,
     } = arrived;
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,

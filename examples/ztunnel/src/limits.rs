@@ -1,0 +1,139 @@
+//! How much the callers of one pod, and the pod itself, may make the proxy hold.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::shards::{Carried, Load};
+
+/// Connections to a pod, and as many from it. A tunnel connection counts once; the tunnels in it are bounded per
+/// connection and per peer identity.
+const MOST_CONNECTIONS: usize = 10_000;
+
+/// Handshakes under way to one pod on one shard. A full one costs some 10 MiB.
+const MOST_HALF_OPEN: usize = 512;
+
+/// Counts a pod's connections, in and out apart: a flood from outside leaves the application's own alone.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    inbound: Load,
+    outbound: Load,
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Room {
+    /// Takes the place of one connection until the value is dropped; nothing if all are taken.
+    pub(crate) fn take(&self, direction: Direction) -> Option<Carried> {
+        let load = match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        };
+        (load.carried() < MOST_CONNECTIONS).then(|| load.carry())
+    }
+}
+
+/// Handshakes of callers that have not proved anything yet.
+///
+/// When there are too many, the oldest makes room: whoever means it finishes within milliseconds, so that a crowd of
+/// silent connections pushes itself out and nobody else.
+#[derive(Debug, Default)]
+pub(crate) struct HalfOpen {
+    state: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    turns: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
+/// One handshake's place.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    half_open: &'a HalfOpen,
+    number: u64,
+    pushed_out: oneshot::Receiver<()>,
+}
+
+impl HalfOpen {
+    /// Takes a place, pushing out the oldest if there is none.
+    pub(crate) fn enter(&self) -> Turn<'_> {
+        let (push_out, pushed_out) = oneshot::channel();
+        let mut waiting = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.turns.len() >= MOST_HALF_OPEN {
+            // Dropping the sender tells its handshake.
+            drop(waiting.turns.pop_first());
+        }
+        let number = waiting.next;
+        waiting.next = number.wrapping_add(1);
+        waiting.turns.insert(number, push_out);
+        Turn {
+            half_open: self,
+            number,
+            pushed_out,
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Waits until a newer handshake needs the place.
+    pub(crate) async fn pushed_out(&mut self) {
+        // Nothing is ever sent: either way the sender is gone.
+        let _gone = (&mut self.pushed_out).await;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let state = &self.half_open.state;
+        let mut waiting = state.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.turns.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Direction, HalfOpen, MOST_CONNECTIONS, MOST_HALF_OPEN, Room};
+
+    #[tokio::test]
+    async fn the_oldest_handshake_makes_room_for_the_newest() {
+        let _trace = meshwright_testkit::trace();
+        let half_open = HalfOpen::default();
+        let mut first = half_open.enter();
+        let others: Vec<_> = (1..MOST_HALF_OPEN).map(|_| half_open.enter()).collect();
+        assert!(!is_pushed_out(&mut first).await, "there was room");
+        let _newest = half_open.enter();
+        assert!(is_pushed_out(&mut first).await);
+        drop(others);
+        let mut late = half_open.enter();
+        assert!(!is_pushed_out(&mut late).await, "places are given back");
+    }
+
+    async fn is_pushed_out(turn: &mut super::Turn<'_>) -> bool {
+        tokio::select! {
+            biased;
+            () = turn.pushed_out() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    #[test]
+    fn a_flood_from_outside_leaves_the_pods_own_connections_room() {
+        let _trace = meshwright_testkit::trace();
+        let room = Room::default();
+        let flood: Vec<_> = (0..MOST_CONNECTIONS)
+            .map(|_| room.take(Direction::Inbound).unwrap())
+            .collect();
+        assert!(room.take(Direction::Inbound).is_none());
+        assert!(room.take(Direction::Outbound).is_some());
+        drop(flood);
+        assert!(room.take(Direction::Inbound).is_some());
+    }
+}
