@@ -99,12 +99,12 @@ fn ip(n: u8) -> Ipv4Addr {
 }
 
 fn uid(id: u8) -> String {
-    let kind = if id % 2 == 0 { "Pod" } else { "entry" };
+    let kind = if id.is_multiple_of(2) { "Pod" } else { "entry" };
     format!("c//{kind}/shop/w{id}")
 }
 
 fn key(id: u8) -> String {
-    format!("ns{}/s.example.com", id)
+    format!("ns{id}/s.example.com")
 }
 
 fn workload(w: &W) -> Type {
@@ -164,7 +164,7 @@ impl Model {
             .workloads
             .values()
             .filter(|w| !w.host_network && w.ips.contains(&n));
-        let rank = |w: &W| (u8::from(w.id % 2 == 0) * 2) + u8::from(w.mesh);
+        let rank = |w: &W| (u8::from(w.id.is_multiple_of(2)) * 2) + u8::from(w.mesh);
         // Pod in the mesh, pod, other in the mesh, other; then the smallest UID.
         let best = claims.max_by(|a, b| {
             rank(a)
