@@ -111,6 +111,9 @@ impl ControlPlane {
         others.spawn(watcher.run(config.poll, Arc::clone(&nudge)));
         others.spawn(status::serve(page, page_of));
 
+        if config.development && !address.ip().is_loopback() {
+            tracing::warn!(%address, "anyone who reaches this address can be any workload of the mesh");
+        }
         tracing::info!(%address, %status, development = config.development, "serving");
         Ok(Self {
             address,
@@ -322,6 +325,52 @@ impl StartError {
         match self {
             Self::Manifests { .. } | Self::Tokens { .. } => Fault::Caller,
             _ => Fault::Local,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::StartError;
+    use crate::{CaDirError, Manifests, TokensError};
+    use meshwright_identity::ca::CaError;
+    use meshwright_testkit::assert_chain_says_each_thing_once;
+    use std::io;
+
+    #[test]
+    fn chain_of_every_start_error_says_each_thing_once() {
+        let _trace = meshwright_testkit::trace();
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let path = std::path::PathBuf::from("some/where");
+        let errors = [
+            StartError::from(CaDirError::Io {
+                path: path.clone(),
+                source: gone(),
+            }),
+            StartError::from(CaDirError::Fresh {
+                source: CaError::NoTime,
+            }),
+            StartError::Certificate {
+                source: CaError::Name,
+            },
+            StartError::CutOff,
+            StartError::Listen {
+                what: "the server",
+                address: ([127, 0, 0, 1], 1).into(),
+                source: gone(),
+            },
+            StartError::from(Manifests::parse("m.yaml", "a: 1").unwrap_err()),
+            StartError::Tokens {
+                path: path.clone(),
+                source: TokensError::Read { source: gone() },
+            },
+            StartError::WriteRoot {
+                path,
+                source: gone(),
+            },
+        ];
+        for error in errors {
+            assert_chain_says_each_thing_once(&error);
         }
     }
 }

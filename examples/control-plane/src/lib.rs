@@ -46,6 +46,7 @@
 //! | a file has a fault | the last good set stays in force; every fault is logged and on the status page |
 //! | restart with `--ca-dir` | the root is the same; versions are content hashes, so a proxy that resumes gets only what changed |
 //! | restart without | the root is new: proxies must be given the new one |
+//! | a year without a restart | the server's certificate expires: restart it before |
 //! | SIGTERM | streams end cleanly, running calls finish within the grace period |
 //!
 //! # Protocols

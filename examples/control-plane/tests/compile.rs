@@ -68,7 +68,7 @@ fn object(kind: &str, metadata: &str, spec: &str) -> String {
 fn host(address: Option<&GatewayAddress>) -> Option<String> {
     match address?.destination.as_ref()? {
         Destination::Hostname(name) => Some(format!("{}/{}", name.namespace, name.hostname)),
-        Destination::Address(address) => Some(format!("{:?}", address.address)),
+        Destination::Address(address) => Some(format!("{:?}", address.address.to_vec())),
     }
 }
 
@@ -250,6 +250,9 @@ fn selector_policies_are_not_listed_by_workloads_without_labels() {
     assert_eq!(all["web"].authorization_policies, ["default/p"]);
 }
 
+/// The host name of the waypoint `shop/wp`.
+const WP: &str = "shop/wp.shop.svc.cluster.local";
+
 const WAYPOINTS: &str = "
 ---
 apiVersion: v1
@@ -282,96 +285,94 @@ metadata: {name: stranger, labels: {istio.io/use-waypoint: shared, istio.io/use-
 ";
 
 #[test]
-fn waypoints_are_found_by_label_of_object_or_namespace_where_they_admit_it() {
+fn services_go_through_the_waypoint_of_their_label_or_namespace_if_it_admits_them() {
     let _trace = meshwright_testkit::trace();
-    let service = |metadata: &str| {
-        object(
-            "Service",
-            metadata,
-            "spec: {clusterIP: 10.96.1.1, ports: [{port: 80}]}",
-        )
-    };
+    let spec = "spec: {clusterIP: 10.96.1.1, ports: [{port: 80}]}";
     let text = [
         WAYPOINTS.to_owned(),
-        service("{name: inherits, namespace: shop}"),
-        service("{name: opts-out, namespace: shop, labels: {istio.io/use-waypoint: none}}"),
-        service("{name: missing, namespace: shop, labels: {istio.io/use-waypoint: nowhere}}"),
-        service("{name: admitted, namespace: guest}"),
-        service("{name: refused, namespace: stranger}"),
+        object("Service", "{name: inherits, namespace: shop}", spec),
         object(
-            "Workload",
-            "{name: behind, namespace: shop}",
-            "spec: {addresses: [10.0.0.1]}",
+            "Service",
+            "{name: out, namespace: shop, labels: {istio.io/use-waypoint: none}}",
+            spec,
         ),
         object(
-            "Workload",
-            "{name: itself, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: wp}}",
-            "spec: {addresses: [10.0.0.2]}",
+            "Service",
+            "{name: lost, namespace: shop, labels: {istio.io/use-waypoint: nowhere}}",
+            spec,
         ),
-        object(
-            "Workload",
-            "{name: services-only, namespace: guest}",
-            "spec: {addresses: [10.0.0.3]}",
-        ),
-        object(
-            "Workload",
-            "{name: by-spec, namespace: other}",
-            "spec: {addresses: [10.0.0.4], waypoint: shop/wp}",
-        ),
+        object("Service", "{name: admitted, namespace: guest}", spec),
+        object("Service", "{name: refused, namespace: stranger}", spec),
     ];
     let compiled = compiled(&text.concat());
-    let by_name: BTreeMap<_, _> = services(&compiled)
-        .into_values()
-        .map(|s| (s.name.clone(), host(s.waypoint.as_ref())))
+    let services = services(&compiled).into_values();
+    let by_name: BTreeMap<_, _> = services
+        .map(|s| (s.name, host(s.waypoint.as_ref())))
         .collect();
-    let wp = Some("shop/wp.shop.svc.cluster.local".to_owned());
-    assert_eq!(
-        by_name["inherits"], wp,
-        "the host name in the status is preferred to the address"
-    );
-    assert_eq!(by_name["opts-out"], None);
-    assert_eq!(by_name["missing"], None);
-    assert!(
-        by_name["admitted"]
-            .as_ref()
-            .unwrap()
-            .contains("\\n`\\0\\x08"),
-        "{by_name:?}"
-    );
-    assert_eq!(by_name["refused"], None);
-    let all = workloads(&compiled);
-    assert_eq!(host(all["behind"].waypoint.as_ref()), wp);
-    assert_eq!(
-        all["itself"].waypoint, None,
-        "an instance of a waypoint is behind none"
-    );
-    let tunnel = all["itself"].application_tunnel.unwrap();
-    assert_eq!(
-        (tunnel.protocol(), tunnel.port),
-        (application_tunnel::Protocol::Proxy, 15088)
-    );
-    assert_eq!(
-        all["services-only"].waypoint, None,
-        "that waypoint takes services only"
-    );
-    assert_eq!(
-        host(all["by-spec"].waypoint.as_ref()),
-        None,
-        "it admits its own namespace only"
-    );
+    let why = "the host name in the status is preferred to the address";
+    assert_eq!(by_name["inherits"].as_deref(), Some(WP), "{why}");
+    assert_eq!(by_name["admitted"].as_deref(), Some("[10, 96, 0, 8]"));
+    for name in ["out", "lost", "refused"] {
+        assert_eq!(by_name[name], None, "{name}");
+    }
     let notes: Vec<_> = compiled
         .notes
         .iter()
         .map(|note| note.text.as_str())
         .collect();
-    assert!(
-        notes.contains(&"there is no waypoint shop/nowhere"),
-        "{notes:?}"
+    assert_eq!(
+        notes,
+        [
+            "there is no waypoint shop/nowhere",
+            "the waypoint infra/shared does not admit this namespace"
+        ]
     );
-    assert!(
-        notes.iter().any(|note| note.contains("does not admit")),
-        "{notes:?}"
+}
+
+#[test]
+fn workloads_go_through_a_waypoint_that_takes_workloads_and_its_instances_through_none() {
+    let _trace = meshwright_testkit::trace();
+    let instance =
+        "{name: itself, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: wp}}";
+    let by_spec = "spec: {addresses: [10.0.0.4], waypoint: shop/wp}";
+    let text = [
+        WAYPOINTS.to_owned(),
+        object(
+            "Workload",
+            "{name: behind, namespace: shop}",
+            "spec: {addresses: [10.0.0.1]}",
+        ),
+        object("Workload", instance, "spec: {addresses: [10.0.0.2]}"),
+        object(
+            "Workload",
+            "{name: in-guest, namespace: guest}",
+            "spec: {addresses: [10.0.0.3]}",
+        ),
+        object("Workload", "{name: refused, namespace: other}", by_spec),
+        object("Workload", "{name: by-spec, namespace: shop}", by_spec),
+    ];
+    let all = workloads(&compiled(&text.concat()));
+    let waypoint = |name: &str| host(all[name].waypoint.as_ref());
+    assert_eq!(waypoint("behind").as_deref(), Some(WP));
+    assert_eq!(waypoint("by-spec").as_deref(), Some(WP));
+    assert_eq!(
+        waypoint("itself"),
+        None,
+        "an instance of a waypoint is behind none"
     );
+    assert_eq!(
+        waypoint("in-guest"),
+        None,
+        "that waypoint takes services only"
+    );
+    assert_eq!(
+        waypoint("refused"),
+        None,
+        "it admits its own namespace only"
+    );
+    let tunnel = all["itself"].application_tunnel.unwrap();
+    let proxy = application_tunnel::Protocol::Proxy;
+    assert_eq!((tunnel.protocol(), tunnel.port), (proxy, 15088));
 }
 
 #[test]
@@ -500,7 +501,10 @@ fn settings_of_the_mesh_show_in_every_record() {
     let service = &services(&compiled)["default/web.default.svc.cluster.example"];
     assert_eq!(service.addresses[0].network, "net-1");
     let preference = service.load_balancing.as_ref().unwrap();
-    assert_eq!(preference.routing_preference().last(), Some(Scope::Node));
+    assert_eq!(
+        preference.routing_preference().next_back(),
+        Some(Scope::Node)
+    );
     assert_eq!(
         compiled.authorizations[0].1.scope, 0,
         "a policy of the root namespace is global"

@@ -28,7 +28,7 @@ pub(super) struct Parsed {
 /// Reads a file's text.
 pub(super) fn parse(file: &Arc<str>, text: &str) -> Parsed {
     let mut parsed = Parsed::default();
-    for (line, text) in split(text) {
+    for (line, text) in split(text).filter(|(_, text)| !says_nothing(text)) {
         Document { file, line, text }.read(&mut parsed);
     }
     parsed
@@ -55,6 +55,18 @@ fn split(text: &str) -> impl Iterator<Item = (u64, &str)> {
     }
     parts.push((first, text.get(start..).unwrap_or_default()));
     parts.into_iter()
+}
+
+/// Nothing but comments and, before a marker, directives such as `%YAML 1.2`.
+fn says_nothing(text: &str) -> bool {
+    let marker = |line: &str| {
+        line.strip_prefix("---")
+            .is_some_and(|rest| rest.trim_start().starts_with('#'))
+    };
+    text.lines().all(|line| {
+        let line = line.trim();
+        line.is_empty() || line == "---" || line.starts_with(['#', '%']) || marker(line)
+    })
 }
 
 struct Document<'a> {

@@ -11,7 +11,7 @@ fn faults(text: &str) -> Vec<String> {
 fn documents_lists_and_empty_parts_of_one_file_are_all_read() {
     let _trace = meshwright_testkit::trace();
     let text = format!(
-        "# a comment\n---\n{POD}---\n\n---   # nothing\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: \
+        "%YAML 1.2\n---\n{POD}---\n\n---   # nothing\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: \
          Node\n  metadata: {{name: n}}\n- apiVersion: apps/v1\n  kind: Deployment\n  spec: {{x: [1, 2]}}\n- kind: \
          ServiceAccount\n  apiVersion: v1\n  metadata: {{name: s}}\n---\napiVersion: v1\nkind: PodList\nitems:\n- metadata: {{name: c}}\n"
     );
