@@ -5,6 +5,7 @@
 //! `MESHWRIGHT_REQUIRE=all` in the environment that is a failure instead.
 
 use std::{
+    path::Path,
     process::ExitCode,
     sync::{Arc, OnceLock},
 };
@@ -52,9 +53,14 @@ pub fn main(build: fn() -> Result<World, WorldError>, cases: &[Case]) -> ExitCod
     if conclusion.has_failed()
         && let Some(Ok(world)) = shared.world.get()
     {
-        world.keep_files();
+        report(world.keep_files());
     }
     conclusion.exit_code()
+}
+
+#[expect(clippy::print_stderr, reason = "who reads of a failure needs the logs")]
+fn report(folder: &Path) {
+    eprintln!("logs and manifests: {}", folder.display());
 }
 
 #[derive(Default)]
@@ -78,7 +84,11 @@ fn run(
 }
 
 /// Reports a test as ignored for want of a capability, or as failed where all are required.
-fn unavailable(reason: &str) -> Result<Completion, Failed> {
+///
+/// # Errors
+///
+/// Fails with the reason when `MESHWRIGHT_REQUIRE` is `all` in the environment.
+pub fn unavailable(reason: &str) -> Result<Completion, Failed> {
     if std::env::var_os("MESHWRIGHT_REQUIRE").is_some_and(|value| value == "all") {
         Err(Failed::from(reason.to_owned()))
     } else {

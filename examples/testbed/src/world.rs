@@ -624,7 +624,8 @@ impl Drop for WorkDir {
         if let Some(dir) = self.dir.take()
             && (self.is_kept.load(Ordering::Relaxed) || std::thread::panicking())
         {
-            tracing::info!(folder = %dir.keep().display(), "kept");
+            let folder = dir.keep();
+            tracing::info!(folder = %folder.display(), "kept");
         }
     }
 }

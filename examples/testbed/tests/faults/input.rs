@@ -109,7 +109,7 @@ pub(crate) fn unknown_token_is_never_ready(world: &World) -> Result<(), WorldErr
     std::fs::write(&token, "a-token-that-nobody-has-handed-out").step("write a token")?;
     let spec = outsider(world, "unknown-token")?.env("AUTH_TOKEN", token.to_string_lossy());
     let proxy = world.launch(&world.outpost("unknown-token")?, &spec)?;
-    never_ready(&proxy, "unauthenticated")
+    never_ready(&proxy, "bearer token")
 }
 
 pub(crate) fn unknown_variable_of_ours_stops_the_start(world: &World) -> Result<(), WorldError> {

@@ -144,16 +144,20 @@ pub(crate) fn access_log_and_metrics_name_both_identities(world: &World) -> Resu
 
 pub(crate) fn pod_reaches_itself_without_the_proxy(world: &World) -> Result<(), WorldError> {
     let pod = world.pod("a1")?;
-    let _app = world.app(pod, ECHO, Behaviour::Echo)?;
+    let proxy = world.node_of(pod)?.proxy()?;
+    let mark = proxy.process().log_mark();
+    let app = world.app(pod, ECHO, Behaviour::Echo)?;
     let sniffer = world.sniff(MARKER)?;
     assert_reaches(pod, pod.at(ECHO));
     assert_reaches(pod, addr("127.0.0.1:8080")?);
     let seen = sniffer.seen()?;
-    assert_eq!(
-        (seen.marked, seen.hbone),
-        (0, 0),
-        "nothing leaves the pod: {seen:?}"
-    );
+    assert_eq!(seen.marked, 0, "nothing leaves the pod: {seen:?}");
+    assert_eq!(app.accepted(), 2, "once each");
+    let lines = proxy.access_lines(mark)?;
+    let through = lines
+        .iter()
+        .any(|line| line.field("dst.workload") == pod.name());
+    assert!(!through, "the proxy has no part in it: {lines:?}");
     Ok(())
 }
 

@@ -152,10 +152,11 @@ impl Drop for Manifest<'_> {
     }
 }
 
-/// An `AuthorizationPolicy` in namespace `default`; the specification is indented by two.
+/// An `AuthorizationPolicy` in namespace `default`; the specification is indented by two, but for
+/// its first line.
 pub(crate) fn authorization(name: &str, spec: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: {name}\n  \
-         namespace: default\nspec:\n{spec}"
+         namespace: default\nspec:\n  {spec}"
     )
 }

@@ -7,7 +7,7 @@ use meshwright_policy::{
     Connection, Explanation, Mode, PolicySet, Subject, convert,
     kubernetes::{from_yaml, translate},
 };
-use meshwright_testbed::{Pod, SPREAD, Step, WorldError};
+use meshwright_testbed::{Pod, SPREAD, Step, WorldError, wait::eventually};
 use prost::Message as _;
 
 use crate::{
@@ -37,20 +37,14 @@ spec:
 pub(crate) fn show(show: &Show, mesh: &Mesh, marks: &[u64]) -> Result<(), WorldError> {
     let (sleep, notsleep, hello) = (mesh.sleep()?, mesh.notsleep()?, mesh.hello("v1")?);
     show.does("what the proxies logged about a refused call:");
-    let mut logged = false;
-    for (node, mark) in mesh.world.nodes().iter().zip(marks) {
-        let refused = node.proxy()?.access_line(*mark, SPREAD, |line| {
-            line.field("direction") == "inbound"
-                && line.field("src.identity") == notsleep.identity()
-                && !line.field("error").is_empty()
-        });
-        if let Ok(line) = refused {
-            show.quotes(format!("{}: {}", node.name(), line.field("error")));
-            logged = true;
-            break;
-        }
-    }
-    show.proves(logged, "the refusal is in the access log, with its reason")?;
+    let (node, error) = eventually("a refusal in an access log", SPREAD, || {
+        refusal(mesh, marks, &notsleep.identity())
+    })?;
+    show.quotes(format!("{node}: {error}"));
+    show.proves(
+        error.contains("policy") || error.contains("allow"),
+        "the refusal is in the access log, with its reason",
+    )?;
     show.does("what `explain` says, from the same file and the same code that decides:");
     let no = explain(notsleep, hello)?;
     show.quotes(no.to_string());
@@ -62,6 +56,26 @@ pub(crate) fn show(show: &Show, mesh: &Mesh, marks: &[u64]) -> Result<(), WorldE
             no.decision, yes.decision
         ),
     )
+}
+
+/// Finds the access line of a new connection that was refused.
+fn refusal(mesh: &Mesh, marks: &[u64], identity: &str) -> Option<(String, String)> {
+    mesh.world
+        .nodes()
+        .iter()
+        .zip(marks)
+        .find_map(|(node, mark)| {
+            let lines = node.proxy().ok()?.access_lines(*mark).ok()?;
+            let line = lines.into_iter().find(|line| {
+                let error = line.field("error");
+                // The connection that was open when the policy came has another reason.
+                line.field("src.identity") == identity
+                    && line.field("direction") == "inbound"
+                    && !error.is_empty()
+                    && !error.contains("policy change")
+            })?;
+            Some((node.name().to_owned(), line.field("error").to_owned()))
+        })
 }
 
 fn explain(from: &Pod, to: &Pod) -> Result<Explanation, WorldError> {
