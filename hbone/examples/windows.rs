@@ -71,7 +71,7 @@ fn row(stream: u32, connection: u32, delay: Duration, write: usize) {
     let setup = Setup::new(stream, connection, delay);
     let alone = setup.clone().run(0, write);
     let beside = setup.run(STALLED, write);
-    let kept = if alone > 0.0 {
+    let kept = if alone > 0.0 && beside.is_finite() {
         100.0 * beside / alone
     } else {
         0.0
@@ -147,7 +147,8 @@ impl Setup {
             relay_addr
         };
         threads.push(on_thread(stopped, send(target, self, stalled, write)));
-        let speed = result.recv().unwrap();
+        // The connection was cut off if nobody measured.
+        let speed = result.recv().unwrap_or(f64::NAN);
         drop(stop);
         for thread in threads {
             thread.join().unwrap();

@@ -313,6 +313,7 @@ mod tests {
                 BadRequest::TooManyHeaders,
             ),
         ] {
+            // RFC 9113 §8.2.2: headers of one hop. RFC 9113 §8.3.1: `host`. RFC 9113 §8.5: CONNECT.
             assert_eq!(check(&head), Err(reason), "{head:?}");
         }
     }

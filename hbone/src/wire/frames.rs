@@ -9,7 +9,10 @@ use std::time::Duration;
 
 const HEADER_LEN: usize = 9;
 
-// RFC 9113 §6 and §11.2.
+/// Smallest DATA frame that counts as bulk.
+const BULK_FRAME: u32 = 1024;
+
+// RFC 9113 §6.
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
@@ -101,8 +104,8 @@ pub(crate) struct Seen {
     pub(crate) goaway: bool,
     /// The peer opened a stream.
     pub(crate) headers: bool,
-    /// Bytes of DATA, as announced by frame headers.
-    pub(crate) data: u64,
+    /// Bytes in DATA frames of 1 KiB or more.
+    pub(crate) bulk: u64,
     /// The peer overran a budget; nothing more should be read.
     pub(crate) flood: Option<Limit>,
 }
@@ -172,7 +175,9 @@ impl FrameWatch {
         let within = match kind {
             DATA if len == 0 && flags & FLAG_END_STREAM == 0 => self.empty_data.take(now),
             DATA => {
-                self.seen.data += u64::from(len);
+                if len >= BULK_FRAME {
+                    self.seen.bulk += u64::from(len);
+                }
                 true
             }
             WINDOW_UPDATE | CONTINUATION => true,
@@ -213,6 +218,7 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
+    /// RFC 9113 §4.1: a header of nine bytes, then the payload.
     fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
         let mut frame = (len as u32).to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags, 0, 0, 0, 1]);
@@ -244,6 +250,7 @@ mod tests {
     #[test]
     fn settings_and_their_acknowledgement_are_told_apart() {
         let _trace = trace();
+        // RFC 9113 §6: type 4 is SETTINGS, its flag 1 the acknowledgement.
         let mut watch = watch();
         watch.observe(&frame(4, 1, 0), || Duration::ZERO);
         assert!(watch.seen().settings_ack && !watch.seen().settings);

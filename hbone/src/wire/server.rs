@@ -57,7 +57,7 @@ pub(crate) async fn start(tls: TlsStream, settings: &Settings) -> Result<Driver,
         .reset_stream_duration(Duration::from_secs(10))
         .max_pending_accept_reset_streams(PENDING_ACCEPT_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS))
-        .data_frame_budget(usize::try_from(settings.windows.connection).unwrap_or(usize::MAX));
+        .data_frame_budget(settings.windows.small_frames());
     let mut handshake = pin!(builder.handshake(io.clone()));
     let mut connection = poll_fn(|cx| {
         let started = handshake.as_mut().poll(cx);
@@ -109,7 +109,7 @@ impl Driver {
 
     /// Changes the window of streams if their number or their use asks for it.
     fn tune(&mut self) -> bool {
-        let received = self.io.seen().data;
+        let received = self.io.seen().bulk;
         let Some(window) = self.tuner.wanted(self.credit.streams(), received) else {
             return false;
         };

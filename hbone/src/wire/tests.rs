@@ -187,6 +187,7 @@ async fn client(settings: Settings) -> (client::Opener, Peer, Arc<AtomicUsize>, 
         tls: theirs,
         received: Vec::new(),
     };
+    // RFC 9113 §3.4: the preface comes first.
     assert_eq!(peer.read(24).await, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     peer.sends(SETTINGS, 0, 0, &[]).await;
     peer.sends(SETTINGS, 1, 0, &[]).await;
@@ -259,6 +260,46 @@ async fn all_frames_of_one_wake_up_go_out_in_one_write() {
         1,
         "20 streams, one write"
     );
+}
+
+#[tokio::test]
+async fn bytes_survive_being_cut_into_full_records() {
+    // RFC 8446 §5.1: a record carries at most 2^14 bytes; a frame with its header has nine more.
+    let _trace = trace();
+    let (ours, peer) = members();
+    let (near, far) = duplex(4 * 1024 * 1024);
+    let config = peer.client_config(&AcceptedPeers::from(ours.id().clone()));
+    let name = rustls::pki_types::ServerName::try_from("peer").unwrap();
+    let tls = rustls::ClientConnection::new(config, name).unwrap();
+    let mut client = TlsStream::new(near, tls.into());
+    let tls = rustls::ServerConnection::new(ours.server_config()).unwrap();
+    let mut server = TlsStream::new(far, tls.into());
+    let (one, two) = tokio::join!(client.handshake(), server.handshake());
+    one.unwrap();
+    two.unwrap();
+    // A frame header and 64 KiB, ten times, as `h2` writes them.
+    let (header, payload) = ([1; 9], vec![2; 64 * 1024]);
+    for _ in 0..10 {
+        let slices = [io::IoSlice::new(&header), io::IoSlice::new(&payload)];
+        let written = poll_fn(|cx| client.poll_write(cx, &slices)).await.unwrap();
+        assert_eq!(written, 9 + 64 * 1024);
+    }
+    poll_fn(|cx| client.poll_flush(cx)).await.unwrap();
+    let total = 10 * (9 + 64 * 1024);
+    let mut block = vec![0; 256 * 1024];
+    let (mut got, mut odd) = (0, Vec::new());
+    while got < total {
+        let mut buf = ReadBuf::new(&mut block);
+        poll_fn(|cx| server.poll_read(cx, &mut buf)).await.unwrap();
+        for byte in buf.filled() {
+            let within = got % (9 + 64 * 1024);
+            if *byte != if within < 9 { 1 } else { 2 } {
+                odd.push(got);
+            }
+            got += 1;
+        }
+    }
+    assert!(odd.is_empty(), "bytes out of place: {odd:?}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@
 
 /// Smallest window of a connection: it starts with as much (RFC 9113 §6.9.2).
 const MIN: u32 = 65_535;
-/// Largest window (RFC 9113 §6.9.1).
+/// Largest window (RFC 9113 §6.9).
 const MAX: u32 = (1 << 31) - 1;
 
 const KIB: u32 = 1024;
@@ -42,6 +42,16 @@ impl Windows {
             few_stream: stream,
             few: 0,
         }
+    }
+
+    /// Bytes of bookkeeping for small frames that wait to be read, before the peer is cut off.
+    ///
+    /// `h2` counts 256 bytes less its payload for each of them. One stream whose reader is stalled
+    /// and whose writer sends single bytes must fit, or an honest application could end the
+    /// connection for all others.
+    pub(crate) fn small_frames(&self) -> usize {
+        let connection = usize::try_from(self.connection).unwrap_or(usize::MAX);
+        connection.saturating_add(connection / 2)
     }
 }
 
@@ -79,6 +89,8 @@ impl Tuner {
     ///
     /// It is raised for few streams once they carry bulk, and lowered at once when there are more.
     /// Raised again only after much more data, so that it does not flap.
+    ///
+    /// `received` counts bytes in frames that are worth it, see `Seen::bulk`.
     pub(crate) fn wanted(&self, streams: usize, received: u64) -> Option<u32> {
         let few = (1..=self.windows.few).contains(&streams);
         match (self.raised, few) {
@@ -114,6 +126,14 @@ mod tests {
     }
 
     #[test]
+    fn stalled_stream_full_of_single_bytes_is_within_the_budget_for_small_frames() {
+        let _trace = trace();
+        let windows = Windows::default();
+        let bytes = usize::try_from(windows.stream).unwrap();
+        assert!(bytes * 255 <= windows.small_frames());
+    }
+
+    #[test]
     fn few_streams_get_more_once_they_carry_bulk() {
         let _trace = trace();
         let mut tuner = tuner();
@@ -138,7 +158,13 @@ mod tests {
     #[test]
     fn fixed_windows_stay() {
         let _trace = trace();
-        let tuner = Tuner::new(Windows::fixed(1, 0));
+        let windows = Windows::fixed(u32::MAX, 0);
+        // RFC 9113 §6.9: at most 2^31-1; the connection cannot start with less than 65 535.
+        assert_eq!(
+            (windows.stream, windows.connection),
+            (super::MAX, super::MIN)
+        );
+        let tuner = Tuner::new(windows);
         assert_eq!(tuner.wanted(1, u64::MAX), None);
         assert_eq!(tuner.wanted(99, u64::MAX), None);
     }

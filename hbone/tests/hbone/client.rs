@@ -56,6 +56,7 @@ async fn only_200_opens_a_tunnel() {
 
 #[tokio::test]
 async fn a_few_informational_answers_are_skipped_and_many_are_not() {
+    // RFC 9110 §15.2: a client must be able to parse them and may ignore them.
     let _trace = trace();
     let mesh = Mesh::new();
     for (count, opens) in [(8, true), (9, false)] {
