@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Everything goes through netlink, from sockets that live in the pod's namespace; no program is
-//! run. All nf_tables changes are one transaction for both families, so there is no moment with
+//! run. All `nf_tables` changes are one transaction for both families, so there is no moment with
 //! half of the rules. Rules are compared by meaning after decoding, with their order; a second
 //! [`apply`] changes nothing. The whole takes one to two milliseconds and blocks the thread
 //! meanwhile.
@@ -81,7 +81,7 @@ pub fn plan(netns: &Netns, spec: &Spec) -> Result<Plan, CaptureError> {
 ///
 /// # Errors
 ///
-/// Returns [`CaptureError::Overtaken`] when nf_tables rules were changed since the plan was made,
+/// Returns [`CaptureError::Overtaken`] when `nf_tables` rules were changed since the plan was made,
 /// and the step that failed otherwise. What was done before stays.
 pub fn execute(netns: &Netns, plan: &Plan) -> Result<Receipt, CaptureError> {
     let mut kernel = Kernel::open(netns)?;
@@ -200,7 +200,7 @@ pub enum CaptureError {
         /// Why not.
         source: NetnsError,
     },
-    /// The kernel did not tell what is there: nf_tables or socket diagnostics may be missing.
+    /// The kernel did not tell what is there: `nf_tables` or socket diagnostics may be missing.
     #[error("could not read {what}")]
     Observe {
         /// What was asked for.

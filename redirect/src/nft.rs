@@ -1,10 +1,11 @@
-//! nf_tables over nfnetlink: typed rules, one batch as one transaction, dumps decoded to the same
+//! `nf_tables` over nfnetlink: typed rules, one batch as one transaction, dumps decoded to the same
 //! types.
 //!
 //! Rules are compared by meaning, never by text: the kernel and `nft` print back other masks than
 //! they were given.
 
 mod expression;
+mod recognize;
 mod rule;
 mod ruleset;
 mod transaction;

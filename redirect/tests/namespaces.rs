@@ -19,6 +19,8 @@ mod capture;
 mod handover;
 #[path = "namespaces/rig.rs"]
 mod rig;
+#[path = "namespaces/sockets.rs"]
+mod sockets;
 #[path = "namespaces/traffic.rs"]
 mod traffic;
 #[path = "namespaces/zds.rs"]
@@ -33,7 +35,13 @@ pub type Test = (&'static str, &'static [&'static str], fn());
 fn main() {
     let arguments = Arguments::from_args();
     let capabilities = Capabilities::probe();
-    let all = [capture::TESTS, handover::TESTS, traffic::TESTS, zds::TESTS];
+    let all = [
+        capture::TESTS,
+        handover::TESTS,
+        sockets::TESTS,
+        traffic::TESTS,
+        zds::TESTS,
+    ];
     let trials = all
         .iter()
         .flat_map(|tests| tests.iter())

@@ -1,4 +1,4 @@
-//! The rules as nf_tables tables.
+//! The rules as `nf_tables` tables.
 
 use super::rows::{Place, Row, rows};
 use super::spec::Spec;

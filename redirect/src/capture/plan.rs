@@ -34,8 +34,8 @@ impl Observed {
 
 /// The steps that make a namespace as it is wanted, in an order of which every prefix is safe.
 ///
-/// On the way in: routes, policy rules, then every nf_tables change in one transaction. On the way
-/// out the reverse. A plan holds only while nobody else changes the namespace's nf_tables rules;
+/// On the way in: routes, policy rules, then every `nf_tables` change in one transaction. On the way
+/// out the reverse. A plan holds only while nobody else changes the namespace's `nf_tables` rules;
 /// [`execute`](super::execute) refuses it afterwards.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -85,7 +85,7 @@ impl fmt::Display for Step {
             Action::DeleteRoute(family) => write!(f, "delete the {family} route of table 100"),
             Action::DeleteRule(family) => write!(f, "delete the {family} policy rule"),
             Action::Commit(steps) => {
-                write!(f, "commit {} nf_tables changes in one batch", steps.len())?;
+                write!(f, "commit {} `nf_tables` changes in one batch", steps.len())?;
                 steps.iter().try_for_each(|step| write_change(f, step))
             }
         }

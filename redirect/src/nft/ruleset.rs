@@ -1,7 +1,8 @@
 //! Tables, chains and rules of the family `inet`, as messages and back.
 
 use super::expression::Expression;
-use super::rule::{Statement, lower, recognize};
+use super::recognize::recognize;
+use super::rule::{Statement, lower};
 use crate::netlink::{APPEND, AttributeIter, Attributes, CREATE, Message};
 
 /// Where a base chain is called.

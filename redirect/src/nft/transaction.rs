@@ -11,7 +11,7 @@ use std::io;
 /// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`.
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-/// `nfgenmsg` of a batch: no family, the subsystem nf_tables.
+/// `nfgenmsg` of a batch: no family, the subsystem `nf_tables`.
 const BATCH: [u8; 4] = [0, 0, 0, 10];
 
 /// What the tables of the family `inet` held at one moment.

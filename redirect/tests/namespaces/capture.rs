@@ -3,9 +3,12 @@
 use crate::Test;
 use crate::rig::{namespace, run};
 use meshwright_redirect::capture::{
-    InterfaceName, Spec, apply, captured_connections, dump_nft, plan, remove, render_nft, verify,
+    CaptureError, Family, InterfaceName, Spec, apply, captured_connections, dump_nft, plan, remove,
+    render_iptables, render_nft, verify,
 };
 use meshwright_redirect::{Netns, capture};
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -19,6 +22,22 @@ pub const TESTS: &[Test] = &[
         &["ip"],
         second_apply_changes_nothing,
     ),
+    (
+        "routing_reads_back_as_recorded",
+        &["ip"],
+        routing_reads_back,
+    ),
+    (
+        "pod_without_ipv6_gets_all_but_the_route",
+        &["ip"],
+        without_ipv6,
+    ),
+    (
+        "rendered_rules_are_read_by_the_programs",
+        &["ip", "nft", "iptables-restore", "ip6tables-restore"],
+        rendered_rules,
+    ),
+    ("own_namespace_is_refused", &[], own_namespace),
     (
         "rules_of_a_pod_take_at_most_two_milliseconds",
         &["ip"],
@@ -136,14 +155,108 @@ fn rules_are_fast() {
         times.push(start.elapsed());
     }
     times.sort();
-    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
-    println!(
-        "rules of a pod: median {median:?}, worst {worst:?}, fastest {:?}",
-        times[0]
-    );
-    assert!(
-        times[0] < Duration::from_millis(2),
-        "the fastest of 40 is {:?}",
-        times[0]
-    );
+    let median = times[times.len() / 2];
+    // The worst is the machine's: tests share it.
+    assert!(median < Duration::from_millis(2), "median {median:?}");
+}
+
+/// The sections of a recorded `routing.txt`, by command.
+fn recorded_routing(name: &str) -> Vec<(String, String)> {
+    let text = recorded(name);
+    let sections = text.split("$ ").filter(|section| !section.is_empty());
+    sections
+        .map(|section| section.split_once('\n').unwrap())
+        .map(|(command, output)| (command.to_owned(), output.to_owned()))
+        .collect()
+}
+
+/// Compares policy rules and table 100; the main table is the rig's own.
+fn assert_routing(netns: &Netns, name: &str) {
+    let relevant = recorded_routing(name);
+    let relevant = relevant
+        .iter()
+        .filter(|(command, _)| !command.ends_with("main"));
+    for (command, theirs) in relevant {
+        let arguments: Vec<_> = command.split(' ').skip(1).collect();
+        let ours = netns.run(|| Command::new("ip").args(&arguments).output());
+        let ours = String::from_utf8(ours.unwrap().unwrap().stdout).unwrap();
+        let lines = |text: &str| -> Vec<String> {
+            text.lines()
+                .map(|line| line.trim_end().to_owned())
+                .collect()
+        };
+        assert_eq!(lines(&ours), lines(theirs), "{name}: {command}");
+    }
+}
+
+fn routing_reads_back() {
+    for (name, spec) in [
+        ("nft/routing.txt", Spec::ambient_exact()),
+        ("nft-min/routing.txt", Spec::ambient_exact().ipv4_only()),
+    ] {
+        let netns = namespace();
+        apply(&netns, &spec).unwrap();
+        assert_routing(&netns, name);
+    }
+}
+
+fn without_ipv6() {
+    let netns = namespace();
+    let disable = || {
+        for interface in ["all", "default", "lo"] {
+            let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+            std::fs::write(path, "1").unwrap();
+        }
+    };
+    netns.run(disable).unwrap();
+    let spec = Spec::ambient_exact().with_dns();
+    apply(&netns, &spec).unwrap();
+    assert_routing(&netns, "nft/routing-v4-only.txt");
+    assert_eq!(verify(&netns, &spec).unwrap(), []);
+    // IPv6 comes later: the missing route is drift then, and the next call adds it.
+    netns
+        .run(|| std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0"))
+        .unwrap()
+        .unwrap();
+    assert_eq!(verify(&netns, &spec).unwrap().len(), 1);
+    assert_eq!(apply(&netns, &spec).unwrap().steps.len(), 1);
+    assert_eq!(verify(&netns, &spec).unwrap(), []);
+    remove(&netns).unwrap();
+}
+
+/// Feeds a program and checks that it is content.
+#[track_caller]
+fn feed(netns: &Netns, program: &str, arguments: &[&str], text: &str) {
+    let start = || {
+        Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+    };
+    let mut child = netns.run(start).unwrap().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(text.as_bytes()).unwrap();
+    drop(input);
+    assert!(child.wait().unwrap().success(), "{program} reads {text}");
+}
+
+fn rendered_rules() {
+    let mut specs = pods();
+    specs.push(("default", Spec::ambient().with_dns()));
+    for (pod, spec) in specs {
+        let netns = namespace();
+        feed(&netns, "nft", &["-f", "-"], &render_nft(&spec));
+        // What the program made of our text is what our own messages make.
+        assert_eq!(dump_nft(&netns).unwrap(), render_nft(&spec), "{pod}");
+        let v4 = render_iptables(&spec, Family::V4);
+        feed(&netns, "iptables-restore", &["--test"], &v4);
+        let v6 = render_iptables(&spec, Family::V6);
+        feed(&netns, "ip6tables-restore", &["--test"], &v6);
+    }
+}
+
+fn own_namespace() {
+    let own = Netns::open("/proc/self/ns/net").unwrap();
+    let error = apply(&own, &Spec::ambient()).unwrap_err();
+    assert!(matches!(error, CaptureError::OwnNamespace), "{error}");
 }

@@ -214,7 +214,6 @@ fn under_load() {
                 "{report:?}"
             );
         }
-        println!("handovers: {reports:?}");
     });
 }
 

@@ -98,7 +98,8 @@ pub fn run(netns: &Netns, program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("programs print text")
 }
 
-/// A pod and the rest of the world, joined by a link: 10.1.0.2 and 10.1.0.1, fd00:1::2 and ::1.
+/// A pod and the rest of the world, joined by a link: `10.1.0.2` and `10.1.0.1`,
+/// `fd00:1::2` and `fd00:1::1`.
 #[derive(Debug)]
 pub struct World {
     pub pod: Netns,
@@ -130,6 +131,14 @@ impl World {
             "ip",
             &["-6", "route", "add", "default", "via", "fd00:1::1"],
         );
+        // The kernel makes a new IPv6 address a local one a little later.
+        for (netns, address) in [(&pod, "fd00:1::2"), (&outside, "fd00:1::1")] {
+            let is_local = |_: &u32| {
+                let route = run(netns, "ip", &["-6", "route", "get", address]);
+                route.starts_with("local")
+            };
+            assert!((0..1000).any(|n| is_local(&n)), "{address} is not local");
+        }
         Self { pod, outside }
     }
 }
