@@ -58,9 +58,11 @@ async fn change_of_a_file_sends_what_differs_and_nothing_else() {
     drop(node.log.0.take());
     rig.put("late.yaml", &pod("late", "10.244.1.9"));
     node.sees_pod("late").await;
+    accepted(&control_plane, 2).await;
     assert_eq!(node.log.0.take(), [received(ADDRESS, 1, 0)]);
     rig.put("late.yaml", &pod("later", "10.244.1.9"));
     let snapshot = node.sees_pod("later").await;
+    accepted(&control_plane, 3).await;
     assert!(!has_pod(&snapshot, "late"));
     assert_eq!(node.log.0.take(), [received(ADDRESS, 1, 1)]);
     rig.remove("late.yaml");
@@ -116,6 +118,7 @@ async fn faulty_file_leaves_the_last_good_set_in_force_and_is_reported() {
     rig.remove("policy.yaml");
     rig.put("late.yaml", &pod("late", "10.244.1.9"));
     node.sees_pod("late").await;
+    accepted(&control_plane, 2).await;
     status_says(&control_plane, "the errors are gone", |s| {
         s["errors"] == serde_json::json!([])
     })
@@ -145,6 +148,7 @@ async fn node_resumes_after_a_restart_without_a_full_push() {
         "what vanished meanwhile is removed"
     );
     assert_eq!(snapshot.workload_count(), 5);
+    settled(&control_plane).await;
     let sent: usize = node
         .log
         .0
@@ -324,6 +328,15 @@ async fn status_page_is_for_this_machine_and_for_reading_only() {
     let text = status(&control_plane).await.to_string();
     assert!(!text.contains(NODE_A), "no token is shown");
     control_plane.shutdown().await;
+}
+
+/// Waits until the first node has accepted so many messages of addresses; the node notes a message
+/// before it accepts it.
+async fn accepted(control_plane: &ControlPlane, count: u64) {
+    status_says(control_plane, "addresses are accepted", |status| {
+        status["nodes"][0]["types"][ADDRESS]["accepted"] == count
+    })
+    .await;
 }
 
 /// Waits until the first node has accepted both types.
