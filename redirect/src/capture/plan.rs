@@ -85,7 +85,7 @@ impl fmt::Display for Step {
             Action::DeleteRoute(family) => write!(f, "delete the {family} route of table 100"),
             Action::DeleteRule(family) => write!(f, "delete the {family} policy rule"),
             Action::Commit(steps) => {
-                write!(f, "commit {} `nf_tables` changes in one batch", steps.len())?;
+                write!(f, "commit {} nf_tables changes in one batch", steps.len())?;
                 steps.iter().try_for_each(|step| write_change(f, step))
             }
         }
@@ -100,7 +100,6 @@ fn write_change(f: &mut fmt::Formatter<'_>, step: &BatchStep) -> fmt::Result {
         BatchStep::AddChain { table, chain } => {
             write!(f, "\n  add chain {table} {}", chain.name)
         }
-        BatchStep::DeleteChain { table, chain } => write!(f, "\n  delete chain {table} {chain}"),
         BatchStep::AddRule { table, chain, rule } => {
             write!(f, "\n  add rule {table} {chain} {}", rule_text(rule))
         }
@@ -183,14 +182,7 @@ fn changes(wanted: &[Table], now: &Snapshot) -> Vec<BatchStep> {
         match now.table(&table.name) {
             Some(present) if is_same(present, table) => (),
             Some(present) => repair(present, table, &mut out),
-            None => {
-                out.push(BatchStep::AddTable(table.name.clone()));
-                table
-                    .chains
-                    .iter()
-                    .for_each(|c| out.push(add_chain(table, c)));
-                add_rules(table, &mut out);
-            }
+            None => create(table, &mut out),
         }
     }
     let is_wanted = |name: &str| wanted.iter().any(|table| table.name == name);
@@ -208,25 +200,27 @@ fn is_same(present: &Table, wanted: &Table) -> bool {
     present.chains.len() == wanted.chains.len() && wanted.chains.iter().all(has)
 }
 
-/// Rewrites a table in place. Chains that are right stay, so that the hooks of translated
-/// connections are never gone.
+/// Rewrites a table.
+///
+/// With the right chains only the rules change. Otherwise the table goes and comes back, with all
+/// that others put into it. Both are one transaction, in which new hooks are there before old ones
+/// go, so translated connections continue.
 fn repair(present: &Table, wanted: &Table, out: &mut Vec<BatchStep>) {
-    out.push(BatchStep::FlushTable(wanted.name.clone()));
     let same = |a: &Chain, b: &Chain| a.name == b.name && a.base == b.base;
-    for chain in &present.chains {
-        if !wanted.chains.iter().any(|w| same(w, chain)) {
-            out.push(BatchStep::DeleteChain {
-                table: wanted.name.clone(),
-                chain: chain.name.clone(),
-            });
-        }
+    let has = |chain| present.chains.iter().any(|p| same(p, chain));
+    if present.chains.len() == wanted.chains.len() && wanted.chains.iter().all(has) {
+        out.push(BatchStep::FlushTable(wanted.name.clone()));
+        add_rules(wanted, out);
+    } else {
+        out.push(BatchStep::DeleteTable(wanted.name.clone()));
+        create(wanted, out);
     }
-    for chain in &wanted.chains {
-        if !present.chains.iter().any(|p| same(p, chain)) {
-            out.push(add_chain(wanted, chain));
-        }
-    }
-    add_rules(wanted, out);
+}
+
+fn create(table: &Table, out: &mut Vec<BatchStep>) {
+    out.push(BatchStep::AddTable(table.name.clone()));
+    out.extend(table.chains.iter().map(|chain| add_chain(table, chain)));
+    add_rules(table, out);
 }
 
 fn add_chain(table: &Table, chain: &Chain) -> BatchStep {

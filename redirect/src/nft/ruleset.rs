@@ -64,7 +64,6 @@ pub(super) const GET_TABLE: u16 = SUBSYSTEM | 1;
 pub(super) const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 pub(super) const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 pub(super) const GET_CHAIN: u16 = SUBSYSTEM | 4;
-pub(super) const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 pub(super) const NEW_RULE: u16 = SUBSYSTEM | 6;
 pub(super) const GET_RULE: u16 = SUBSYSTEM | 7;
 pub(super) const DELETE_RULE: u16 = SUBSYSTEM | 8;
@@ -95,11 +94,6 @@ pub(super) fn new_chain(table: &str, chain: &Chain) -> Message {
         list = list.nest(HOOK, &hook).text(7, base.kind.name()).be32(5, 1);
     }
     Message::new(NEW_CHAIN, CREATE, &INET, &list)
-}
-
-pub(super) fn delete_chain(table: &str, chain: &str) -> Message {
-    let list = Attributes::new().text(1, table).text(3, chain);
-    Message::new(DELETE_CHAIN, 0, &INET, &list)
 }
 
 /// Deletes every rule of a table.

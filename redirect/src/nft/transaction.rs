@@ -2,7 +2,7 @@
 
 use super::ruleset::{
     Chain, DELETE_TABLE, GET_CHAIN, GET_GENERATION, GET_RULE, GET_TABLE, INET, NEW_TABLE, Rule,
-    Table, decode_chain, decode_rule, decode_table, delete_chain, flush_table, new_chain, new_rule,
+    Table, decode_chain, decode_rule, decode_table, flush_table, new_chain, new_rule,
     table_message,
 };
 use crate::netlink::{ACK, AttributeIter, Attributes, Conversation, Message};
@@ -41,10 +41,6 @@ pub(crate) enum BatchStep {
         rule: Rule,
     },
     AddTable(String),
-    DeleteChain {
-        table: String,
-        chain: String,
-    },
     DeleteTable(String),
     FlushTable(String),
 }
@@ -55,7 +51,6 @@ impl BatchStep {
             Self::AddChain { table, chain } => new_chain(table, chain),
             Self::AddRule { table, chain, rule } => new_rule(table, chain, rule),
             Self::AddTable(table) => table_message(NEW_TABLE, table),
-            Self::DeleteChain { table, chain } => delete_chain(table, chain),
             Self::DeleteTable(table) => table_message(DELETE_TABLE, table),
             Self::FlushTable(table) => flush_table(table),
         }

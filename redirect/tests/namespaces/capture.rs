@@ -3,8 +3,8 @@
 use crate::Test;
 use crate::rig::{namespace, run};
 use meshwright_redirect::capture::{
-    CaptureError, Family, InterfaceName, Spec, apply, captured_connections, dump_nft, plan, remove,
-    render_iptables, render_nft, verify,
+    CaptureError, Family, InterfaceName, Spec, apply, captured_connections, dump_nft, execute,
+    plan, remove, render_iptables, render_nft, verify,
 };
 use meshwright_redirect::{Netns, capture};
 use std::io::Write;
@@ -38,6 +38,16 @@ pub const TESTS: &[Test] = &[
         rendered_rules,
     ),
     ("own_namespace_is_refused", &[], own_namespace),
+    (
+        "plan_that_was_overtaken_changes_nothing",
+        &["ip", "nft"],
+        overtaken,
+    ),
+    (
+        "commit_that_is_refused_changes_nothing",
+        &["ip", "nft"],
+        refused,
+    ),
     (
         "rules_of_a_pod_take_at_most_two_milliseconds",
         &["ip"],
@@ -259,4 +269,49 @@ fn own_namespace() {
     let own = Netns::open("/proc/self/ns/net").unwrap();
     let error = apply(&own, &Spec::ambient()).unwrap_err();
     assert!(matches!(error, CaptureError::OwnNamespace), "{error}");
+}
+
+fn overtaken() {
+    let netns = namespace();
+    let spec = Spec::ambient();
+    let plan = plan(&netns, &spec).unwrap();
+    run(&netns, "nft", &["add", "table", "inet", "theirs"]);
+    let error = execute(&netns, &plan).unwrap_err();
+    assert!(matches!(error, CaptureError::Overtaken), "{error}");
+    assert_eq!(dump_nft(&netns).unwrap(), "table inet theirs {\n}\n");
+    // Making the plan anew is what `apply` does by itself; what is not ours stays.
+    apply(&netns, &spec).unwrap();
+    assert_eq!(verify(&netns, &spec).unwrap(), []);
+    remove(&netns).unwrap();
+    assert_eq!(dump_nft(&netns).unwrap(), "table inet theirs {\n}\n");
+}
+
+fn refused() {
+    let netns = namespace();
+    // A table under one of our names that another process owns: nobody else may delete it.
+    let start = || {
+        Command::new("nft")
+            .arg("-i")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+    };
+    let mut owner = netns.run(start).unwrap().unwrap();
+    let mut input = owner.stdin.take().unwrap();
+    let table = "add table inet istio-ambient-raw { flags owner; }\n";
+    input.write_all(table.as_bytes()).unwrap();
+    let there = || dump_nft(&netns).unwrap().contains("istio-ambient-raw");
+    assert!((0..10_000).any(|_| there()), "the owner made its table");
+    let error = apply(&netns, &Spec::ambient()).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, CaptureError::Step { .. }), "{text}");
+    assert!(text.contains("delete table istio-ambient-raw"), "{text}");
+    assert_eq!(
+        dump_nft(&netns).unwrap(),
+        "table inet istio-ambient-raw {\n}\n"
+    );
+    drop(input);
+    owner.wait().unwrap();
+    apply(&netns, &Spec::ambient()).unwrap();
+    assert_eq!(verify(&netns, &Spec::ambient()).unwrap(), []);
 }

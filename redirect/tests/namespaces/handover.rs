@@ -233,6 +233,7 @@ fn lone() {
         assert!(matches!(report.steering, Steering::Alone), "{report:?}");
         assert_eq!((report.accepted, report.quiet, handed.len()), (1, true, 1));
         drop(waiting);
-        assert!(listeners(&netns, PORT).unwrap().is_empty());
+        // A program that another test starts holds our descriptors until it is executed.
+        members(&netns, 0).await;
     });
 }

@@ -402,6 +402,18 @@ fn repair() {
         );
         let found = verify(&world.pod, &spec).unwrap();
         assert!(matches!(found.as_slice(), [Drift::Table(name)] if name.ends_with("mangle")));
+        // A chain of somebody else in our table, held by a map.
+        let nat = ["inet", "istio-ambient-nat"];
+        let map = "m { type inet_service : verdict; elements = { 80 : jump theirs }; }";
+        let add = |what: &str, rest: &[&str]| {
+            let words = [&["add", what], &nat[..], rest].concat();
+            run(&world.pod, "nft", &words);
+        };
+        add("chain", &["theirs"]);
+        add("map", &[map]);
+        assert_eq!(apply(&world.pod, &spec).unwrap().steps.len(), 1);
+        talks(&mut client, &mut captured).await.unwrap();
+        assert!(!run(&world.pod, "nft", &["list", "maps"]).contains("map m"));
         // A rule before ours that leads marked packets elsewhere.
         run(
             &world.pod,
