@@ -130,6 +130,19 @@ impl ConnectError {
         }
     }
 
+    /// Whether the peer ended a connection before a request was sent, without an objection.
+    pub(crate) fn is_early_end(&self) -> bool {
+        match self {
+            Self::Http2 { source, .. } | Self::Tls { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::UnexpectedEof
+            ),
+            _ => false,
+        }
+    }
+
     /// Returns who has to act.
     #[must_use]
     pub fn fault(&self) -> Fault {

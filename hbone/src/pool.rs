@@ -82,8 +82,8 @@ impl<D: Dial> Pool<D> {
     /// Opens a tunnel to `target` as `member`.
     ///
     /// Uses a connection that has room, joins a dial under way, or dials. When the peer says that
-    /// it has not looked at the request (it is draining, or its limit is reached), a second
-    /// connection is tried, once. Cancel safe: a dial that was begun goes on for others.
+    /// it has not looked at the request (it is draining, or its limit is reached), or ends a new
+    /// connection before the request, a second connection is tried, once. Cancel safe: a dial that was begun goes on for others.
     ///
     /// # Errors
     ///
@@ -133,9 +133,18 @@ impl<D: Dial> Pool<D> {
     ) -> Result<(Tunnel, http::HeaderMap), ConnectError> {
         let key = Key::new(member.id().clone(), &target);
         let peer = target.address;
-        let mut tried = false;
+        let (mut tried, mut dialed_again) = (false, false);
         loop {
-            let (opener, lease) = self.checkout(&key, member, &target).await?;
+            let (opener, lease) = match self.checkout(&key, member, &target).await {
+                Ok(place) => place,
+                // Whoever accepted the connection ended it before a request could be sent, as a
+                // proxy does that is being replaced. Its successor answers the next dial.
+                Err(error) if error.is_early_end() && !dialed_again => {
+                    dialed_again = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match self.connect(opener, &target).await {
                 Ok((stream, headers)) => {
                     return Ok((Tunnel::new(stream, Lease::Pool(lease)), headers));

@@ -1,8 +1,8 @@
 //! The L4 node proxy: a drop-in for Istio's ztunnel.
 //!
-//! [`run`] reads as the architecture. A connection's way through the program is
-//! [`pod`] (accept) → [`worker`] (one task on one thread) → [`outbound`], [`inbound`] or [`passthrough`]; each asks
-//! [`mesh`] who it is, what exists and who may talk to whom, and tells [`traffic`] what became of it.
+//! [`run`] reads as the architecture. A connection's way through the program is `pod` (accept) →
+//! `worker` (one task on one thread) → `outbound`, `inbound` or `passthrough`; each asks `mesh` who
+//! it is, what exists and who may talk to whom, and tells `traffic` what became of it.
 #![forbid(unsafe_code)]
 
 mod baggage;
@@ -102,9 +102,10 @@ async fn serve(config: Config, logging: Logging) -> Result<(), RunError> {
         rotator.identities(),
         telemetry,
     ));
-    let servers = servers::start(&mesh, policy_reader, &readiness, logging, &shutdown).await?;
+    // Not ready from the first answer on.
     let synced = readiness.block("state manager");
     let handed_over = readiness.block(POD_MANAGER);
+    let servers = servers::start(&mesh, policy_reader, &readiness, logging, &shutdown).await?;
     let mut source = control::connect(&mesh, addresses, policies, holds, &control_thread)?;
 
     // Nothing listens in a pod before the first state is complete: there would be nothing to judge by.
@@ -124,7 +125,10 @@ async fn serve(config: Config, logging: Logging) -> Result<(), RunError> {
     }
     drop(agent);
     tracing::info!(deadline = ?mesh.config.drain.deadline, "draining");
-    pods.drained(own, mesh.config.drain.deadline).await;
+    tokio::select! {
+        () = pods.drained(own, mesh.config.drain.deadline) => {}
+        () = shutdown.insisted() => {}
+    }
     drop((servers, source, rotator));
     Ok(())
 }

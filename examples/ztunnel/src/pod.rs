@@ -258,7 +258,14 @@ async fn accept(
             place(&pod, kind, stream, from, &workers);
         })
         .await;
-    tracing::debug!(pod = %pod.name, ?kind, accepted = report.accepted, "left the port");
+    tracing::info!(
+        pod = %pod.name,
+        ?kind,
+        accepted = report.accepted,
+        steering = ?report.steering,
+        quiet = report.quiet,
+        "left the port"
+    );
 }
 
 /// Gives one connection to a shard, where it stays.

@@ -35,6 +35,14 @@ impl Shutdown {
         }
     }
 
+    /// Waits for SIGINT: a person at a terminal does not want to wait for the drain. Cancel safe.
+    pub(crate) async fn insisted(&mut self) {
+        if self.interrupt.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        tracing::info!("SIGINT: not waiting for connections");
+    }
+
     /// Waits until the end is asked for. Cancel safe.
     pub(crate) async fn requested(&mut self) {
         let mut asked = self.asked.subscribe();

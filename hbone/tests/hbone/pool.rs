@@ -275,6 +275,50 @@ async fn request_in_a_race_with_goaway_is_retried_and_arrives_once() {
     }
 }
 
+/// A proxy that is being replaced accepts a last connection and closes it at once.
+#[tokio::test]
+async fn connection_that_ends_before_the_request_is_dialed_once_more() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let raw = mesh.raw_server().await;
+    let (pool, member) = (pool(), mesh.member("client"));
+    let request = pool.tunnel(&member, target(raw.addr()));
+    let serve = async {
+        drop(raw.accept().await);
+        let mut second = h2::server::handshake(raw.accept().await).await.unwrap();
+        let (_request, mut respond) = second.accept().await.unwrap().unwrap();
+        let _stream = respond
+            .send_response(http::Response::new(()), false)
+            .unwrap();
+        while second.accept().await.is_some() {}
+    };
+    tokio::select! {
+        opened = soon("the successor is dialed", request) => drop(opened.unwrap()),
+        () = serve => panic!("the server's end ended first"),
+    }
+}
+
+#[tokio::test]
+async fn peer_that_ends_every_connection_is_not_dialed_for_ever() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let raw = mesh.raw_server().await;
+    let (pool, member) = (pool(), mesh.member("client"));
+    let request = pool.tunnel(&member, target(raw.addr()));
+    let serve = async {
+        for _ in 0..2 {
+            drop(raw.accept().await);
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        opened = soon("the second end is an error", request) => {
+            assert!(opened.unwrap_err().is_safe_to_retry());
+        }
+        () = serve => {}
+    }
+}
+
 #[tokio::test]
 async fn refused_stream_is_retried_on_a_new_connection() {
     let _trace = trace();
