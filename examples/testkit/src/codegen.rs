@@ -7,7 +7,10 @@ use std::{fs, path::Path};
 
 /// What to generate from which schema files.
 #[derive(Debug)]
-#[allow(clippy::exhaustive_structs, reason = "written out by the tests that use it")]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "written out by the tests that use it"
+)]
 pub struct Generate<'a> {
     /// Folder of the crate (`env!("CARGO_MANIFEST_DIR")`).
     pub crate_dir: &'a str,
@@ -80,7 +83,8 @@ fn tempdir(crate_dir: &str) -> std::path::PathBuf {
     let name = Path::new(crate_dir)
         .file_name()
         .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let path = std::env::temp_dir().join(format!("meshwright-codegen-{name}-{}", std::process::id()));
+    let path =
+        std::env::temp_dir().join(format!("meshwright-codegen-{name}-{}", std::process::id()));
     fs::create_dir_all(&path).expect("a temporary folder is made");
     path
 }

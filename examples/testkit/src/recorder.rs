@@ -33,11 +33,7 @@ impl<T> Recorder<T> {
     /// Takes everything recorded so far.
     #[must_use]
     pub fn take(&self) -> Vec<T> {
-        let mut list = self
-            .shared
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *list)
     }
 

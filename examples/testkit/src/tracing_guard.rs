@@ -15,7 +15,8 @@ pub struct TraceGuard {
 /// The test harness prints that output only for tests that fail. `RUST_LOG` narrows or widens it;
 /// the default is `debug`.
 pub fn trace() -> TraceGuard {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("debug,h2=info,hyper=info"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("debug,h2=info,hyper=info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(TestWriter::new())

@@ -65,6 +65,7 @@ fn leaf_keeps_the_rules_of_an_svid() {
     );
     let lifetime = svid.not_after().duration_since(svid.not_before()).unwrap();
     assert_eq!(lifetime, DAY + Duration::from_secs(60));
+    // RFC 5280 §4.1.2.2: unique.
     assert_ne!(svid.serial(), ca.issue(&web(), DAY).unwrap().serial());
 }
 

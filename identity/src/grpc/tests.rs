@@ -194,6 +194,7 @@ async fn token_file_is_read_for_each_request() {
     assert_eq!(tokens, ["Bearer first", "Bearer second"]);
 }
 
+/// RFC 6750 §2.1 says what a token is made of.
 #[tokio::test]
 async fn unusable_token_is_an_error_and_nothing_is_sent() {
     let _trace = meshwright_testkit::trace();

@@ -55,6 +55,7 @@ fn summary_shows_what_a_node_proxy_of_istio_shows() {
     assert_eq!(summary.serial, "157521932455521108954656180029816555578");
     let validity = (seconds(summary.not_before), seconds(summary.not_after));
     assert_eq!(validity, (ISSUED - 120, ISSUED + 86_400));
+    // RFC 4648 §4: another decoder reads what was encoded.
     let again = read_certificates(summary.pem.as_bytes()).unwrap();
     assert_eq!(again, [leaf]);
 }

@@ -8,13 +8,13 @@ use meshwright_redirect::zds::{
 use meshwright_redirect::{Events, Netns, NetnsId, ZdsDisconnected, ZdsRefused};
 use meshwright_testkit::Recorder;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, connect,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
     listen, recv, sendmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::{self, File};
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -384,10 +384,9 @@ fn bad_agent(path: &Path, pod: &Netns) -> thread::JoinHandle<Vec<Vec<u8>>> {
 }
 
 fn accept_one(listener: &OwnedFd) -> OwnedFd {
-    let fd = accept(listener.as_raw_fd()).unwrap();
-    #[expect(unsafe_code, reason = "the wrapper gives a number")]
-    // SAFETY: the kernel has just made it, and nobody else knows it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let listener = socket2::Socket::from(listener.try_clone().unwrap());
+    let (socket, _proxy) = listener.accept().unwrap();
+    let socket = OwnedFd::from(socket);
     let limit = TimeVal::seconds(10);
     setsockopt(&socket, sockopt::ReceiveTimeout, &limit).unwrap();
     assert_eq!(receive(&socket), [0x08, 0x01], "hello");

@@ -122,6 +122,7 @@ fn every_malformed_variable_is_named_in_one_refusal() {
         ("KEEPALIVE_RETRIES", "500"),
         ("PACKET_MARK", "0x539"),
         ("HTTP2_FRAME_SIZE", "1000"),
+        // RFC 9113 §6.9.1.
         ("HTTP2_STREAM_WINDOW_SIZE", "4294967296"),
         ("HTTP2_CONNECTION_WINDOW_SIZE", "1000"),
         ("POOL_MAX_STREAMS_PER_CONNECTION", "0"),

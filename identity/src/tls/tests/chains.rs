@@ -213,6 +213,7 @@ fn name_constraints_for_uris_fail_closed() {
     );
 }
 
+/// RFC 5280 §6.2 leaves this to the relying party.
 #[test]
 fn expired_root_vouches_for_nobody() {
     let _trace = meshwright_testkit::trace();

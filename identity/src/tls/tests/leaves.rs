@@ -167,6 +167,7 @@ fn bytes_after_an_extension_are_refused() {
     );
 }
 
+/// RFC 5280 §4.2.1.12.
 #[test]
 fn extended_key_usage_limits_the_role() {
     let _trace = meshwright_testkit::trace();
