@@ -101,6 +101,8 @@ async fn answer(request: ConnectRequest) {
             return;
         }
     }
+    // Without it the client would see a reset, not an end.
+    let _ended = tunnel.shutdown().await;
 }
 
 struct Client {

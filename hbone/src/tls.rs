@@ -46,6 +46,8 @@ pub(crate) struct TlsStream {
     joined: Vec<u8>,
     /// The peer said that nothing more comes.
     ended: bool,
+    /// We said so.
+    finished: bool,
 }
 
 impl TlsStream {
@@ -59,6 +61,7 @@ impl TlsStream {
             read_size: MIN_READ,
             joined: Vec::new(),
             ended: false,
+            finished: false,
         }
     }
 
@@ -149,12 +152,28 @@ impl TlsStream {
         }
     }
 
-    /// Ends the stream with `close_notify`.
+    /// Ends the stream with `close_notify`, then waits until the peer has ended its own.
+    ///
+    /// What still comes is thrown away. A socket that is closed with unread bytes in it (the
+    /// peer's window updates, say) is reset, and the kernel forgets what it has not sent yet: the
+    /// tail of the last tunnel. The caller sets the deadline.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_flush(cx))?;
-        self.tls.send_close_notify();
-        ready!(self.poll_flush(cx))?;
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        if !self.finished {
+            ready!(self.poll_flush(cx))?;
+            self.tls.send_close_notify();
+            ready!(self.poll_flush(cx))?;
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            self.finished = true;
+        }
+        let mut scratch = [0; 1024];
+        loop {
+            let mut rest = ReadBuf::new(&mut scratch);
+            let read = ready!(Pin::new(&mut *self.io).poll_read(cx, &mut rest));
+            if read.is_err() || rest.filled().is_empty() {
+                // A peer that resets has got what it wanted.
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     /// Encrypts joined bytes, then `slices`; returns how many bytes of `slices` were taken.
