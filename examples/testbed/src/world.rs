@@ -1,18 +1,19 @@
 //! A world: the switch, the control plane, nodes with their proxies, pods.
 
+mod folder;
+mod members;
+mod processes;
+
 use std::{
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
-    },
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU8},
     time::Duration,
 };
 
 use crate::{
-    Launcher, Manifests, Pod, PodSpec, Process, ProcessSpec, Program, Proxy, ProxySpec, Space,
-    Step, WorldError,
+    Launcher, Manifests, Pod, PodSpec, Process, ProcessSpec, Program, Proxy, Space, Step,
+    WorldError,
     agent::Agent,
     apps::{App, Behaviour},
     control_plane,
@@ -21,6 +22,9 @@ use crate::{
     wait::eventually,
     wire::Sniffer,
 };
+
+use folder::WorkDir;
+use members::file_of;
 
 /// Longest wait for a process of a world to be ready.
 pub const READY: Duration = Duration::from_secs(20);
@@ -241,7 +245,7 @@ impl World {
 
     /// Keeps the folder with logs and manifests after the world's end, and returns it.
     pub fn keep_files(&self) -> &Path {
-        self.dir.is_kept.store(true, Ordering::Relaxed);
+        self.dir.keep();
         interrupt::keep_at_interrupt(self.dir());
         self.dir()
     }
@@ -351,195 +355,6 @@ impl World {
         Sniffer::start(self.switch(), marker)
     }
 
-    /// Starts the control plane and waits until it serves.
-    ///
-    /// # Errors
-    ///
-    /// Fails when it does not get ready.
-    pub fn start_control_plane(&self) -> Result<(), WorldError> {
-        let process = control_plane::start(self)?;
-        *lock(&self.control_plane) = Some(process);
-        Ok(())
-    }
-
-    /// Ends the control plane at once.
-    ///
-    /// # Errors
-    ///
-    /// Fails when it does not run.
-    pub fn kill_control_plane(&self) -> Result<(), WorldError> {
-        match lock(&self.control_plane).take() {
-            Some(process) => process.kill(),
-            None => Err(WorldError::new("find the control plane")),
-        }
-    }
-
-    /// Returns what the control plane has printed since it started first.
-    ///
-    /// # Errors
-    ///
-    /// Fails when there is no log.
-    pub fn control_plane_log(&self) -> Result<String, WorldError> {
-        std::fs::read_to_string(self.dir().join("control-plane.log"))
-            .step("read the control plane's log")
-    }
-
-    /// Returns where the control plane listens.
-    pub fn control_plane_addr(&self) -> SocketAddr {
-        let [v4, _v6] = Fabric::gateways();
-        (v4, CONTROL_PLANE).into()
-    }
-
-    /// Returns the settings of a node's proxy, to be changed before a start.
-    pub fn proxy_spec(&self, node: &Node, name: &str) -> ProxySpec {
-        let url = format!("https://{}", self.control_plane_addr());
-        let file = |name: &str| self.dir().join(name).to_string_lossy().into_owned();
-        let spec = ProxySpec::new(name)
-            .env("XDS_ADDRESS", &url)
-            .env("CA_ADDRESS", &url)
-            .env("XDS_ROOT_CA", file(control_plane::ROOT))
-            .env("CA_ROOT_CA", file(control_plane::ROOT))
-            .env("AUTH_TOKEN", file(&control_plane::token_file(node.name())))
-            .env("INPOD_UDS", node.agent.socket().to_string_lossy())
-            .env("NODE_NAME", node.name())
-            .env("CLUSTER_ID", "Kubernetes")
-            .env("POD_NAME", name)
-            .env("POD_NAMESPACE", "istio-system")
-            .env("INSTANCE_IP", node.ip().to_string())
-            .env("ISTIO_META_DNS_CAPTURE", "false")
-            .env("TERMINATION_GRACE_PERIOD_SECONDS", "10")
-            .env("ZTUNNEL_WORKER_THREADS", "2")
-            .env("RUST_LOG", "info");
-        self.proxy_env
-            .iter()
-            .fold(spec, |spec, (name, value)| spec.env(name, value))
-    }
-
-    /// Starts a node's proxy, without waiting for it.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the process cannot be made.
-    pub fn start_proxy(&self, node: &Node) -> Result<Arc<Proxy>, WorldError> {
-        let spec = self.proxy_spec(node, &format!("ztunnel-{}", node.name()));
-        let proxy = Arc::new(self.launch(node.space(), &spec)?);
-        drop(node.replace_proxy(Some(Arc::clone(&proxy))));
-        Ok(proxy)
-    }
-
-    /// Makes one more namespace at the switch, for a proxy beside a node's own.
-    ///
-    /// # Errors
-    ///
-    /// Fails when there are a hundred already.
-    pub fn outpost(&self, name: &str) -> Result<Space, WorldError> {
-        let member = self.outposts.fetch_add(1, Ordering::Relaxed);
-        let member = 100_u8
-            .checked_add(member)
-            .ok_or_else(|| WorldError::new("find an address for an outpost"))?;
-        self.fabric.plug(name, &addresses(0, member))
-    }
-
-    /// Starts a proxy in any namespace.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the process cannot be made.
-    pub fn launch(&self, space: &Space, spec: &ProxySpec) -> Result<Proxy, WorldError> {
-        spec.start(&self.launcher, space, self.dir())
-    }
-
-    /// Takes a running pod into the mesh: hands it to the node's proxy, then captures its traffic,
-    /// then tells the control plane. Nothing in the pod is restarted.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the proxy refuses the pod or the rules cannot be applied.
-    pub fn enrol(&self, pod: &Pod) -> Result<(), WorldError> {
-        self.node_of(pod)?.agent.enrol(pod)?;
-        self.announce(pod, true)
-    }
-
-    /// Takes a pod out of the mesh, in the reverse order.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the rules cannot be removed.
-    pub fn evict(&self, pod: &Pod) -> Result<(), WorldError> {
-        self.announce(pod, false)?;
-        self.node_of(pod)?.agent.evict(pod)
-    }
-
-    /// Tells the control plane whether a pod is in the mesh, as the node agent's annotation does.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the manifest cannot be written.
-    pub fn announce(&self, pod: &Pod, enrolled: bool) -> Result<(), WorldError> {
-        if pod.spec().is_known() {
-            let text = manifests::pod(pod.spec(), pod.ips(), enrolled);
-            self.manifests.put(&file_of(pod), &text)?;
-        }
-        Ok(())
-    }
-
-    /// Shows the control plane a pod in the mesh with other labels, or its own again.
-    ///
-    /// # Errors
-    ///
-    /// Fails when the manifest cannot be written.
-    pub fn relabel(&self, pod: &Pod, spec: &PodSpec) -> Result<(), WorldError> {
-        let text = manifests::pod(spec, pod.ips(), true);
-        self.manifests.put(&file_of(pod), &text)
-    }
-
-    /// Returns the name of a pod's file of manifests.
-    pub fn manifest_of(pod: &Pod) -> String {
-        file_of(pod)
-    }
-
-    /// Waits until every proxy's dump shows what is looked for.
-    ///
-    /// # Errors
-    ///
-    /// Fails when [`SPREAD`] passes first.
-    pub fn everywhere(
-        &self,
-        what: &str,
-        look: impl Fn(&serde_json::Value) -> bool,
-    ) -> Result<(), WorldError> {
-        for node in &self.nodes {
-            node.proxy()?.shows(what, SPREAD, &look)?;
-        }
-        Ok(())
-    }
-
-    /// Waits until every proxy knows whether a pod is in the mesh.
-    ///
-    /// # Errors
-    ///
-    /// Fails when [`SPREAD`] passes first.
-    pub fn settled(&self, pod: &Pod, enrolled: bool) -> Result<(), WorldError> {
-        let uid = pod.workload_uid();
-        let protocol = if enrolled { "HBONE" } else { "TCP" };
-        self.everywhere(&format!("{uid} by {protocol}"), |dump| {
-            listed(dump, "workloads").any(|workload| {
-                text(workload, "uid") == uid && text(workload, "protocol") == protocol
-            })
-        })
-    }
-
-    /// Waits until every proxy has, or no longer has, a policy.
-    ///
-    /// # Errors
-    ///
-    /// Fails when [`SPREAD`] passes first.
-    pub fn policy_spread(&self, name: &str, present: bool) -> Result<(), WorldError> {
-        self.everywhere(&format!("policy {name}: {present}"), |dump| {
-            listed(dump, "policies").any(|policy| text(policy, "name") == name) == present
-        })
-    }
-
     /// Waits for a condition, with the world's usual deadline.
     ///
     /// # Errors
@@ -548,24 +363,6 @@ impl World {
     pub fn until<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> Result<T, WorldError> {
         eventually(what, SPREAD, look)
     }
-}
-
-/// Returns the entries of a list or map in a dump.
-fn listed<'a>(
-    dump: &'a serde_json::Value,
-    name: &str,
-) -> impl Iterator<Item = &'a serde_json::Value> {
-    dump.get(name)
-        .and_then(serde_json::Value::as_array)
-        .into_iter()
-        .flatten()
-}
-
-fn text<'a>(value: &'a serde_json::Value, name: &str) -> &'a str {
-    value
-        .get(name)
-        .and_then(serde_json::Value::as_str)
-        .unwrap_or_default()
 }
 
 fn place(fabric: &Fabric, nodes: &[String], spec: &PodSpec, member: u8) -> Result<Pod, WorldError> {
@@ -584,48 +381,6 @@ fn place(fabric: &Fabric, nodes: &[String], spec: &PodSpec, member: u8) -> Resul
     })
 }
 
-fn file_of(pod: &Pod) -> String {
-    format!("pod-{}-{}", pod.spec().namespace(), pod.name())
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The world's folder; removed with the world, unless it is to be kept or a thread panicked.
-#[derive(Debug)]
-struct WorkDir {
-    dir: Option<tempfile::TempDir>,
-    path: PathBuf,
-    is_kept: AtomicBool,
-}
-
-impl WorkDir {
-    fn create(is_kept: bool) -> Result<Self, WorldError> {
-        let dir = tempfile::Builder::new()
-            .prefix("meshwright-")
-            .tempdir()
-            .step("make a folder for the world")?;
-        interrupt::remove_at_interrupt(dir.path());
-        Ok(Self {
-            path: dir.path().to_owned(),
-            dir: Some(dir),
-            is_kept: AtomicBool::new(is_kept),
-        })
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        if let Some(dir) = self.dir.take()
-            && (self.is_kept.load(Ordering::Relaxed) || std::thread::panicking())
-        {
-            let folder = dir.keep();
-            tracing::info!(folder = %folder.display(), "kept");
-        }
-    }
 }
