@@ -22,7 +22,8 @@ impl Mesh {
     pub(crate) fn new() -> Result<Self, WorldError> {
         let domain = TrustDomain::parse("cluster.local").step("name a trust domain")?;
         let authority = CertificateAuthority::new(domain).step("make an authority")?;
-        let dir = tempfile::tempdir().step("make a folder")?;
+        let mut dir = tempfile::tempdir().step("make a folder")?;
+        dir.disable_cleanup(true);
         fs::write(dir.path().join("root.pem"), authority.root_pem()).step("write the root")?;
         Ok(Self { authority, dir })
     }

@@ -46,7 +46,7 @@ impl Envoy {
             "1",
             "--disable-hot-restart",
             "--log-level",
-            "warning",
+            "debug",
             "--file-flush-interval-msec",
             "20",
         ];
