@@ -1,7 +1,7 @@
 //! Replacing a process that shares a port, under load.
 
 use crate::Test;
-use crate::rig::{block_on, namespace};
+use crate::rig::{World, block_on, namespace, run};
 use meshwright_redirect::Netns;
 use meshwright_redirect::socket::{
     HandoverConfig, HandoverReport, ListenConfig, PortSharing, ReusePortHandover, Steering, listen,
@@ -23,6 +23,11 @@ pub const TESTS: &[Test] = &[
         "replacement_under_load_loses_no_connection",
         &["ip"],
         under_load,
+    ),
+    (
+        "replacement_without_privileges_loses_no_connection",
+        &["ip"],
+        unprivileged,
     ),
     ("lone_listener_drains_and_closes", &["ip"], lone),
 ];
@@ -75,7 +80,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(netns: &Netns) -> Self {
+    fn start(netns: &Netns, address: [u8; 4]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let by_letter: Arc<[AtomicUsize; 256]> = Arc::new([const { AtomicUsize::new(0) }; 256]);
         let threads = (0..4)
@@ -84,7 +89,7 @@ impl Load {
                     (netns.clone(), Arc::clone(&stop), Arc::clone(&by_letter));
                 thread::spawn(move || {
                     let mut errors = Vec::new();
-                    let target: SocketAddr = ([127, 0, 0, 1], PORT).into();
+                    let target: SocketAddr = (address, PORT).into();
                     while !stop.load(Ordering::Relaxed) {
                         let result = netns.run(|| StdStream::connect(target)).unwrap();
                         let mut byte = [0];
@@ -169,7 +174,7 @@ fn under_load() {
             stop
         };
         let a = start(b'a');
-        let load = Load::start(&netns);
+        let load = Load::start(&netns, [127, 0, 0, 1]);
         load.until(b'a', 1000).await;
 
         // The usual case: the older process leaves.
@@ -214,6 +219,36 @@ fn under_load() {
                 "{report:?}"
             );
         }
+    });
+}
+
+/// Without a mark, or here without loopback, nobody can find out about the group's order.
+fn unprivileged() {
+    let world = World::new();
+    let reuse = || std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1");
+    world.outside.run(reuse).unwrap().unwrap();
+    run(&world.pod, "ip", &["link", "set", "lo", "down"]);
+    block_on(async {
+        let mut processes = JoinSet::new();
+        let mut start = |letter: u8| {
+            let (stop, stopped) = oneshot::channel();
+            let listener = shared(&world.pod);
+            processes.spawn(process(world.pod.clone(), listener, letter, stopped));
+            stop
+        };
+        let a = start(b'a');
+        let load = Load::start(&world.outside, [10, 1, 0, 2]);
+        load.until(b'a', 500).await;
+        let _b = start(b'b');
+        load.until(b'b', 100).await;
+        a.send(()).unwrap();
+        members(&world.pod, 1).await;
+        load.until(b'b', 1000).await;
+        let report = processes.join_next().await.unwrap().unwrap();
+        assert!(matches!(report.steering, Steering::Failed(_)), "{report:?}");
+        assert!(report.quiet, "{report:?}");
+        let errors = tokio::task::spawn_blocking(|| load.stop()).await.unwrap();
+        assert_eq!(errors.len(), 0, "{:?} of the lost", errors.first());
     });
 }
 

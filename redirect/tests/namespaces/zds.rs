@@ -8,8 +8,8 @@ use meshwright_redirect::zds::{
 use meshwright_redirect::{Events, Netns, NetnsId, ZdsDisconnected, ZdsRefused};
 use meshwright_testkit::Recorder;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
-    listen, recv, sendmsg, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen,
+    recv, sendmsg, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::fs::{self, File};
