@@ -98,6 +98,37 @@ async fn bytes_and_clean_ends_go_through_both_ways() {
     assert!(again.is_err(), "nothing can be sent after the end");
 }
 
+/// A connection that closes after its last tunnel must not be reset by the kernel because window
+/// updates of the peer were never read: the bytes still in the socket would be lost.
+#[tokio::test]
+async fn tail_of_the_last_tunnel_of_a_drained_connection_arrives() {
+    let _trace = trace();
+    const SIZE: usize = 24 * 1024 * 1024;
+    let mesh = Mesh::new();
+    for _ in 0..5 {
+        let Pair {
+            mut client,
+            mut server,
+            peer,
+            pool,
+            ..
+        } = Pair::open(&mesh).await;
+        client.shutdown().await.unwrap();
+        peer.drain.start();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            server.write_all(&vec![7; SIZE]).await.unwrap();
+            server.shutdown().await.unwrap();
+        });
+        let mut got = Vec::with_capacity(SIZE);
+        soon("the answer ends", client.read_to_end(&mut got))
+            .await
+            .unwrap();
+        assert_eq!(got.len(), SIZE, "what was sent before the end arrives");
+        drop((pool, peer));
+    }
+}
+
 #[tokio::test]
 async fn half_close_is_passed_on_in_both_directions() {
     let _trace = trace();
