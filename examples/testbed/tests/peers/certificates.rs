@@ -22,8 +22,7 @@ impl Mesh {
     pub(crate) fn new() -> Result<Self, WorldError> {
         let domain = TrustDomain::parse("cluster.local").step("name a trust domain")?;
         let authority = CertificateAuthority::new(domain).step("make an authority")?;
-        let mut dir = tempfile::tempdir().step("make a folder")?;
-        dir.disable_cleanup(true);
+        let dir = tempfile::tempdir().step("make a folder")?;
         fs::write(dir.path().join("root.pem"), authority.root_pem()).step("write the root")?;
         Ok(Self { authority, dir })
     }

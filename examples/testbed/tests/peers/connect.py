@@ -27,6 +27,9 @@ curl.setopt(pycurl.PROXY_SSL_VERIFYHOST, 0)
 curl.setopt(pycurl.PROXY_SSL_VERIFYPEER, 1)
 curl.setopt(pycurl.TIMEOUT, 30)
 curl.setopt(pycurl.VERBOSE, 1)
+# For HTTP/2 libcurl tells the answer to CONNECT, and what TLS agreed on, only here.
+told = []
+curl.setopt(pycurl.DEBUGFUNCTION, lambda kind, text: told.append(text) if kind == 0 else None)
 curl.setopt(pycurl.WRITEDATA, body)
 error = None
 try:
@@ -36,7 +39,7 @@ except pycurl.error as failure:
 print(
     json.dumps(
         {
-            "connect_status": curl.getinfo(pycurl.HTTP_CONNECTCODE),
+            "told": b"".join(told).decode(errors="replace"),
             "status": curl.getinfo(pycurl.RESPONSE_CODE),
             "body": body.getvalue().decode(),
             "error": error,

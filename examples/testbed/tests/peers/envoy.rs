@@ -46,7 +46,7 @@ impl Envoy {
             "1",
             "--disable-hot-restart",
             "--log-level",
-            "debug",
+            "warning",
             "--file-flush-interval-msec",
             "20",
         ];
@@ -158,6 +158,7 @@ pub(crate) fn common_tls(dir: &Path, account: &str, peers: &[&str]) -> Value {
     json!({
         "tls_params": {
             "tls_minimum_protocol_version": "TLSv1_3",
+            "tls_maximum_protocol_version": "TLSv1_3",
             "ecdh_curves": ["X25519MLKEM768", "X25519"],
         },
         "alpn_protocols": ["h2"],

@@ -138,7 +138,7 @@ pub(crate) fn envoy_does_not_send_a_request_to_another_identity(
         let heard = stream.read(&mut [0; 16]).await;
         assert!(!matches!(heard, Ok(1..)), "nothing but an end: {heard:?}");
         let seen = path.server.seen().await?;
-        let refused = matches!(&seen, Seen::NotAccepted(why) if why.contains("accept"));
+        let refused = matches!(&seen, Seen::NotAccepted(why) if why.contains("could not establish mutual TLS"));
         assert!(refused, "the handshake fails, no request arrives: {seen:?}");
         let failed = path
             .envoy

@@ -98,10 +98,7 @@ fn config(mesh: &Mesh, app: SocketAddr) -> Result<Value, WorldError> {
         } }],
     });
     let socket = json!({ "name": "tls", "typed_config": tls });
-    // Off in Envoy unless asked for; without it an app that finishes first cuts its client off.
-    let half_close = "envoy.reloadable_features.allow_multiplexed_upstream_half_close";
     Ok(json!({
-        "layered_runtime": { "layers": [{ "name": "static", "static_layer": { half_close: true } }] },
         "static_resources": {
             "listeners": [envoy::listener("hbone", &filter, Some(socket))],
             "clusters": [envoy::cluster("app", app)],

@@ -23,13 +23,11 @@ pub(crate) const DENIED: &str = "10.0.0.7:8081";
 /// What happened and was not asked for yet.
 const REMEMBERED: usize = 64;
 
-/// What the server saw.
+/// What peers came with.
 #[derive(Debug)]
 pub(crate) enum Seen {
     /// A connection did not become one.
     NotAccepted(String),
-    /// A tunnel ended.
-    Ended(EndReason),
     /// A request.
     Request(SpiffeId, String),
 }
@@ -39,6 +37,7 @@ pub(crate) enum Seen {
 pub(crate) struct Server {
     addr: SocketAddr,
     seen: mpsc::Receiver<Seen>,
+    ends: mpsc::Receiver<EndReason>,
     _tasks: JoinSet<()>,
 }
 
@@ -47,17 +46,24 @@ impl Server {
     pub(crate) async fn start(member: Member, app: SocketAddr) -> Result<Self, WorldError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.step("listen")?;
         let addr = listener.local_addr().step("read an address")?;
-        let (report, seen) = mpsc::channel(REMEMBERED);
+        let (seen_by, seen) = mpsc::channel(REMEMBERED);
+        let (ended, ends) = mpsc::channel(REMEMBERED);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _peer)) = listener.accept().await {
-                connections.spawn(connection(socket, member.clone(), app, report.clone()));
+                connections.spawn(connection(
+                    socket,
+                    member.clone(),
+                    app,
+                    (seen_by.clone(), ended.clone()),
+                ));
             }
         });
         Ok(Self {
             addr,
             seen,
+            ends,
             _tasks: tasks,
         })
     }
@@ -66,7 +72,7 @@ impl Server {
         self.addr
     }
 
-    /// Waits for the next event.
+    /// Waits for who comes next.
     pub(crate) async fn seen(&mut self) -> Result<Seen, WorldError> {
         let seen = self.seen.recv().await;
         seen.ok_or_else(|| WorldError::new("ask the server"))
@@ -83,10 +89,10 @@ impl Server {
         }
     }
 
-    /// Waits for a tunnel to end in order.
+    /// Waits for the next end of a tunnel, which must be in order.
     pub(crate) async fn finishes(&mut self) -> Result<(), WorldError> {
-        match self.seen().await? {
-            Seen::Ended(EndReason::Finished) => Ok(()),
+        match self.ends.recv().await {
+            Some(EndReason::Finished) => Ok(()),
             other => Err(WorldError::new(format!("see a tunnel finish: {other:?}"))),
         }
     }
@@ -96,15 +102,14 @@ async fn connection(
     socket: TcpStream,
     member: Member,
     app: SocketAddr,
-    report: mpsc::Sender<Seen>,
+    (seen, ended): (mpsc::Sender<Seen>, mpsc::Sender<EndReason>),
 ) {
     let config = ServerConfig::new(Arc::new(()));
     let mut connection = match accept_tls(socket, &member, &config).await {
         Ok(connection) => connection,
         Err(error) => {
             let chain = WorldError::caused("accept", error).chain();
-            report
-                .send(Seen::NotAccepted(chain))
+            seen.send(Seen::NotAccepted(chain))
                 .await
                 .unwrap_or_default();
             return;
@@ -114,21 +119,20 @@ async fn connection(
     while let Some(Ok(request)) = connection.accept().await {
         let (peer, authority) = (request.peer().id.clone(), request.authority().to_string());
         let denied = authority == DENIED;
-        report
-            .send(Seen::Request(peer, authority))
+        seen.send(Seen::Request(peer, authority))
             .await
             .unwrap_or_default();
         if denied {
             request.refuse(StatusCode::UNAUTHORIZED);
         } else {
-            tunnels.spawn(tunnel(request, app, report.clone()));
+            tunnels.spawn(tunnel(request, app, ended.clone()));
         }
     }
     // Their last words are for the report.
     while tunnels.join_next().await.is_some() {}
 }
 
-async fn tunnel(request: ConnectRequest, app: SocketAddr, report: mpsc::Sender<Seen>) {
+async fn tunnel(request: ConnectRequest, app: SocketAddr, ended: mpsc::Sender<EndReason>) {
     let Ok(stream) = TcpStream::connect(app).await else {
         return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
     };
@@ -137,8 +141,5 @@ async fn tunnel(request: ConnectRequest, app: SocketAddr, report: mpsc::Sender<S
     };
     let config = RelayConfig::default();
     let end = relay(tunnel, TcpLeg::new(stream), &config, ()).await;
-    report
-        .send(Seen::Ended(end.reason))
-        .await
-        .unwrap_or_default();
+    ended.send(end.reason).await.unwrap_or_default();
 }
