@@ -53,15 +53,8 @@ pub(crate) async fn finish_last<S>(mut stream: S, app: &mut App) -> Result<(), W
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (choice, rest) = (EARLY, many(EARLY)?);
-    stream.write_all(&[choice]).await.step("choose")?;
-    stream.flush().await.step("flush")?;
-    let mut said = String::new();
-    stream
-        .read_to_string(&mut said)
-        .await
-        .step("hear the app finish")?;
-    assert_eq!(said, GREETING);
+    hear_finish(&mut stream).await?;
+    let rest = many(EARLY)?;
     let rest = rest.get(1..).unwrap_or_default();
     stream
         .write_all(rest)
@@ -69,6 +62,22 @@ where
         .step("speak to an app that finished")?;
     stream.shutdown().await.step("finish")?;
     assert_eq!(app.ended().await?, MANY, "the app hears every byte");
+    Ok(())
+}
+
+/// The app finishes first, and that is heard, after every byte of it.
+pub(crate) async fn hear_finish<S>(stream: &mut S) -> Result<(), WorldError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(&[EARLY]).await.step("choose")?;
+    stream.flush().await.step("flush")?;
+    let mut said = String::new();
+    stream
+        .read_to_string(&mut said)
+        .await
+        .step("hear the app finish")?;
+    assert_eq!(said, GREETING);
     Ok(())
 }
 
