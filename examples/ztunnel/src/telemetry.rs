@@ -94,7 +94,7 @@ impl xds::Events for Telemetry {
             xds::ConnectionEnd::Reconnect => XdsTermination::Reconnect,
             _ => XdsTermination::Error,
         });
-        tracing::warn!(reason = ?event.reason, message = event.message, again_in = ?event.backoff, "the control plane's stream ended; the last state stays in force");
+        tracing::warn!(reason = ?event.reason, error = %event.message, again_in = ?event.backoff, "the control plane's stream ended; the last state stays in force");
     }
 
     fn message_received(&self, event: &xds::MessageReceived<'_>) {
