@@ -377,7 +377,7 @@ async fn stalled_reader_stops_its_sender_and_nobody_else() {
     let _trace = trace();
     let mesh = Mesh::new();
     let mut peer = mesh.server().await;
-    let (pool, member) = (crate::mesh::pool(), mesh.member("client"));
+    let (pool, member) = (pool(), mesh.member("client"));
     let mut stalled = Vec::new();
     let mut senders = JoinSet::new();
     for _ in 0..99 {
