@@ -23,7 +23,7 @@ mod template;
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use rcgen::{CertificateParams, CertificateSigningRequestParams, Issuer, PublicKeyData};
-use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::time_provider::TimeProvider;
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
@@ -31,6 +31,7 @@ use crate::{
     SpiffeId, TrustDomain,
     key::Key,
     svid::{CertificateSummary, Svid, TrustBundles},
+    tls::SystemClock,
 };
 
 pub use error::CaError;
@@ -64,7 +65,7 @@ impl CertificateAuthority {
     ///
     /// Returns why no key or certificate could be made.
     pub fn new(trust_domain: TrustDomain) -> Result<Self, CaError> {
-        Self::with_clock(trust_domain, Arc::new(DefaultTimeProvider))
+        Self::with_clock(trust_domain, Arc::new(SystemClock))
     }
 
     /// As [`new`](Self::new), with a clock of the caller's.
@@ -91,7 +92,7 @@ impl CertificateAuthority {
     /// Returns why the text is not a certificate authority with its key.
     pub fn from_pem(trust_domain: TrustDomain, pem: &str) -> Result<Self, CaError> {
         let (root, key) = template::split_pem(pem)?;
-        let clock = Arc::new(DefaultTimeProvider);
+        let clock = Arc::new(SystemClock);
         Self::assemble(trust_domain, root, Key::from(key), clock)
     }
 

@@ -20,6 +20,8 @@ mod verifier;
 pub use accepted::AcceptedPeers;
 pub use check::UnusableSvid;
 pub use connection::NoPeer;
+#[cfg(feature = "issuer-self-signed")]
+pub(crate) use engine::SystemClock;
 #[cfg(feature = "aws-lc-rs")]
 pub use engine::default_provider;
 pub use engine::{TlsEngine, UnsuitableProvider};

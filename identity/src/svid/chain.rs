@@ -107,7 +107,8 @@ impl<'a> Verification<'a> {
         )))
     }
 
-    // RFC 5280 §6.2 leaves a root's own validity to the relying party; here it is enforced.
+    // RFC 5280 §6.2 leaves a root's own validity to the relying party; here it is enforced, with
+    // what path building does not look at.
     fn check_path(
         &self,
         path: &VerifiedPath<'_>,
@@ -118,6 +119,18 @@ impl<'a> Verification<'a> {
         let inner = path.intermediate_certificates().count();
         if inner.saturating_add(2) > MAX_CHAIN {
             return Err(webpki::Error::MaximumPathDepthExceeded);
+        }
+        // RFC 5280 §6.1.4 (n), which path building leaves out: a key usage that is present allows
+        // the signing of certificates.
+        let signs = |der: &CertificateDer<'_>| {
+            leaf::read_certificate(der)
+                .is_ok_and(|read| matches!(leaf::is_authority(&read), Ok(true)))
+        };
+        if !path
+            .intermediate_certificates()
+            .all(|cert| signs(&cert.der()))
+        {
+            return Err(webpki::Error::EndEntityUsedAsCa);
         }
         if bundles.is_in_force(id, path.anchor(), self.now) {
             Ok(())

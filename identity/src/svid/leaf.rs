@@ -115,7 +115,7 @@ pub(super) fn serial(certificate: &X509Certificate<'_>) -> Result<String, Invali
     Ok(certificate.tbs_certificate.serial.to_string())
 }
 
-/// Whether a certificate may sign others, for roots.
+/// Whether a certificate may sign others, for roots and intermediates.
 pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> Result<bool, InvalidSvid> {
     let constraints = certificate.basic_constraints();
     let usage = certificate.key_usage();

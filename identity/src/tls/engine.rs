@@ -1,3 +1,5 @@
+#[cfg(feature = "aws-lc-rs")]
+use std::time::SystemTime;
 use std::{fmt, sync::Arc};
 
 use rustls::{
@@ -97,7 +99,7 @@ impl TlsEngine {
     #[cfg(feature = "aws-lc-rs")]
     #[must_use]
     pub fn aws_lc_rs() -> Self {
-        Self::with_clock(Arc::new(rustls::time_provider::DefaultTimeProvider))
+        Self::with_clock(Arc::new(SystemClock))
     }
 
     /// Uses aws-lc-rs and a clock of the caller's, such as a test's.
@@ -143,6 +145,19 @@ impl TlsEngine {
 
     pub(crate) fn signatures(&self) -> &WebPkiSupportedAlgorithms {
         &self.inner.provider.signature_verification_algorithms
+    }
+}
+
+/// The system's clock. Before 1970 it has no time, so that nothing is valid; rustls' own panics.
+#[cfg(feature = "aws-lc-rs")]
+#[derive(Debug)]
+pub(crate) struct SystemClock;
+
+#[cfg(feature = "aws-lc-rs")]
+impl TimeProvider for SystemClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.ok().map(UnixTime::since_unix_epoch)
     }
 }
 

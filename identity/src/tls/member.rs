@@ -1,13 +1,20 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ClientConfig, ServerConfig, SignatureScheme,
+    ClientConfig, CommonState, ServerConfig, SignatureScheme,
     client::{ResolvesClientCert, Resumption},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
     version::TLS13,
 };
+use rustls_pki_types::UnixTime;
 
 use super::{
     AcceptedPeers, TlsEngine, UnusableSvid,
@@ -15,7 +22,7 @@ use super::{
 };
 use crate::{
     SpiffeId,
-    svid::{InvalidSvid, Svid},
+    svid::{InvalidSvid, Purpose, Svid},
 };
 
 pub(super) const ALPN_H2: &[u8] = b"h2";
@@ -24,7 +31,7 @@ pub(super) const ALPN_H2: &[u8] = b"h2";
 ///
 /// Cheap to clone; clones share the credentials, so that a rotation reaches every listener and
 /// pool that holds one. A handshake uses what is in force when it happens; connections that exist
-/// are not touched.
+/// are their owner's to end, see [`still_trusts`](Self::still_trusts).
 ///
 /// Once the own certificate has expired, handshakes fail: nothing is sent with it.
 #[derive(Clone)]
@@ -44,6 +51,8 @@ struct Inner {
 pub(super) struct Credentials {
     engine: TlsEngine,
     current: ArcSwap<Current>,
+    /// How often `current` was replaced.
+    rotations: AtomicU64,
 }
 
 struct Current {
@@ -63,6 +72,7 @@ impl Member {
         let credentials = Arc::new(Credentials {
             current: ArcSwap::from_pointee(Current::new(svid, engine)?),
             engine: engine.clone(),
+            rotations: AtomicU64::new(0),
         });
         let inner = Inner {
             id,
@@ -89,7 +99,7 @@ impl Member {
             };
             return Err(UnusableSvid::Invalid { source });
         }
-        self.inner.credentials.current.store(Arc::new(current));
+        self.inner.credentials.put(Arc::new(current));
         Ok(())
     }
 
@@ -98,7 +108,7 @@ impl Member {
     pub(crate) fn adopt(&self, other: &Self) {
         if self.id() == other.id() {
             let current = other.inner.credentials.current.load_full();
-            self.inner.credentials.current.store(current);
+            self.inner.credentials.put(current);
         }
     }
 
@@ -112,6 +122,40 @@ impl Member {
     #[must_use]
     pub fn svid(&self) -> Arc<Svid> {
         self.inner.credentials.svid()
+    }
+
+    /// How often another SVID was put in force.
+    ///
+    /// Whoever keeps connections looks at [`still_trusts`](Self::still_trusts) when it changes.
+    #[must_use]
+    pub fn rotations(&self) -> u64 {
+        self.inner.credentials.rotations.load(Ordering::Acquire)
+    }
+
+    /// The time of the clock that validity is judged by, if it has one.
+    #[must_use]
+    pub fn now(&self) -> Option<UnixTime> {
+        self.inner.credentials.engine.now()
+    }
+
+    /// Whether the roots in force now vouch for the peer of a connection that was set up at
+    /// `since` by one of this member's configurations; `purpose` is what the peer's certificate was
+    /// used for.
+    ///
+    /// False when the peer's root was taken away since. The end of a certificate's validity alone
+    /// does not make it false.
+    #[must_use]
+    pub fn still_trusts(
+        &self,
+        connection: &CommonState,
+        since: UnixTime,
+        purpose: Purpose,
+    ) -> bool {
+        let Some([leaf, rest @ ..]) = connection.peer_certificates() else {
+            return false;
+        };
+        let verdict = self.inner.credentials.verify(leaf, rest, (since, purpose));
+        verdict.is_ok()
     }
 
     /// Whether the SVID in force has expired, or there is no time to tell.
@@ -200,6 +244,11 @@ fn client_config(credentials: &Arc<Credentials>) -> Result<ClientConfig, Unusabl
 impl Credentials {
     pub(super) fn svid(&self) -> Arc<Svid> {
         Arc::clone(&self.current.load().svid)
+    }
+
+    fn put(&self, current: Arc<Current>) {
+        self.current.store(current);
+        self.rotations.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn engine(&self) -> &TlsEngine {

@@ -24,7 +24,7 @@ use super::{AcceptedPeers, Member, NoPeer, PeerRefused, TlsEngine, UnusableSvid}
 use crate::{
     SpiffeId, TrustDomain,
     ca::CertificateAuthority,
-    svid::{CertificateSummary, InvalidSvid, PeerSvid, Svid, TrustBundles},
+    svid::{CertificateSummary, InvalidSvid, PeerSvid, Purpose, Svid, TrustBundles},
 };
 
 /// 2026-01-01T00:00:00Z

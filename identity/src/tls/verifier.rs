@@ -25,7 +25,7 @@ pub(super) struct DialedPeer {
 }
 
 impl Credentials {
-    fn verify(
+    pub(super) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],

@@ -143,6 +143,27 @@ fn path_length_constraint_is_kept() {
     meshwright_testkit::assert_chain_says_each_thing_once(&outcome.server_refusal());
 }
 
+/// RFC 5280 §4.2.1.3: without keyCertSign the key must not be used for signing certificates.
+#[test]
+fn intermediate_whose_key_usage_forbids_signing_vouches_for_nobody() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let member = world.member(WEB);
+    for (usages, accepted) in [
+        (vec![KeyUsagePurpose::KeyCertSign], true),
+        (vec![], true),
+        (vec![KeyUsagePurpose::DigitalSignature], false),
+        (vec![KeyUsagePurpose::CrlSign], false),
+    ] {
+        let (middle, below) = intermediate_with(&world.issuer, "middle", |params| {
+            params.key_usages.clone_from(&usages);
+        });
+        let (leaf, key) = leaf_below(&world, &below);
+        let outcome = world.dial_with_chain(vec![leaf, middle], &key, &member);
+        assert_eq!(outcome.server_error.is_none(), accepted, "{usages:?}");
+    }
+}
+
 #[test]
 fn leaf_cannot_sign_another_leaf() {
     let _trace = meshwright_testkit::trace();

@@ -117,6 +117,37 @@ fn rotation_reaches_configurations_handed_out_before() {
 }
 
 #[test]
+fn live_peer_is_trusted_until_its_root_is_taken_away() {
+    let _trace = meshwright_testkit::trace();
+    let world = World::new();
+    let (web, db) = (world.member(WEB), world.member(DB));
+    let since = db.now().unwrap();
+    let outcome = run(web.client_config(&accept(DB)), &db.server_config());
+    outcome.succeeded();
+    let trusts_client = || db.still_trusts(&outcome.server, since, Purpose::Client);
+    let trusts_server = || web.still_trusts(&outcome.client, since, Purpose::Server);
+    assert!(trusts_client() && trusts_server());
+
+    // Certificates that end are another matter than roots that go.
+    world.clock.set(START + 7200);
+    assert!(trusts_client(), "an end of validity takes no trust away");
+    world.clock.set(START);
+
+    assert_eq!(db.rotations(), 0);
+    let same_roots = world.member(DB).svid().bundles().clone();
+    let fresh = world.ca.issue(&id(DB), HOUR).unwrap();
+    db.replace(fresh.with_bundles(same_roots)).unwrap();
+    assert_eq!(db.rotations(), 1);
+    assert!(trusts_client(), "a rotation alone changes nothing");
+
+    let domain = TrustDomain::parse("cluster.local").unwrap();
+    let other = CertificateAuthority::with_clock(domain, Arc::clone(&world.clock) as _).unwrap();
+    db.replace(other.issue(&id(DB), HOUR).unwrap()).unwrap();
+    assert!(!trusts_client(), "nobody vouches for the old root");
+    assert!(trusts_server(), "the other side still has it");
+}
+
+#[test]
 fn member_does_not_become_somebody_else() {
     let _trace = meshwright_testkit::trace();
     let world = World::new();
