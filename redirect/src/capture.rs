@@ -9,13 +9,13 @@
 //! Everything goes through netlink, from sockets that live in the pod's namespace; no program is
 //! run. All `nf_tables` changes are one transaction for both families, so there is no moment with
 //! half of the rules. Rules are compared by meaning after decoding, with their order; a second
-//! [`apply`] changes nothing. The whole takes one to two milliseconds and blocks the thread
-//! meanwhile.
+//! [`apply`] changes nothing. The whole takes about a millisecond and blocks the thread meanwhile.
 //!
 //! | you want | use |
 //! | --- | --- |
 //! | a pod in the mesh | [`apply`] |
 //! | to see first what would happen | [`plan`], then [`execute`] |
+//! | to take back what was done | [`roll_back`] |
 //! | to know whether somebody changed it | [`verify`] |
 //! | a pod out of the mesh, open connections kept | [`begin_removal`], wait for [`captured_connections`] to be 0, [`finish_removal`] |
 //! | a pod out of the mesh at once | [`remove`] |
@@ -41,8 +41,9 @@ pub use spec::{
 use crate::diag;
 use crate::fault::Fault;
 use crate::netns::{EnterError, Netns, NetnsError};
+use crate::nft::Table;
 use kernel::Kernel;
-use plan::{Observed, drift, plan_apply, plan_begin_removal, plan_remove};
+use plan::{Observed, drift, plan_apply, plan_begin_removal, plan_remove, plan_roll_back};
 use std::io;
 
 /// Plans again at most this often when somebody else keeps changing the rules.
@@ -54,6 +55,8 @@ const ATTEMPTS: usize = 4;
 pub struct Receipt {
     /// Each step as it was done.
     pub steps: Vec<Step>,
+    /// Our tables as they were before.
+    before: Vec<Table>,
 }
 
 /// Makes the namespace as `spec` wants it; does nothing where it already is.
@@ -63,9 +66,12 @@ pub struct Receipt {
 ///
 /// # Errors
 ///
-/// Returns [`CaptureError`]; what was done before stays, and another call goes on from there.
+/// Returns [`CaptureError`]; what was done is taken back.
 pub fn apply(netns: &Netns, spec: &Spec) -> Result<Receipt, CaptureError> {
-    drive(netns, |observed| plan_apply(spec, observed))
+    let mut kernel = Kernel::open(netns)?;
+    let mut receipt = Receipt::default();
+    let result = drive(&mut kernel, &mut receipt, |now| plan_apply(spec, now));
+    finish(&mut kernel, receipt, result)
 }
 
 /// Plans what [`apply`] would do, without doing it.
@@ -82,12 +88,25 @@ pub fn plan(netns: &Netns, spec: &Spec) -> Result<Plan, CaptureError> {
 /// # Errors
 ///
 /// Returns [`CaptureError::Overtaken`] when `nf_tables` rules were changed since the plan was made,
-/// and the step that failed otherwise. What was done before stays.
+/// and the step that failed otherwise. What was done is taken back.
 pub fn execute(netns: &Netns, plan: &Plan) -> Result<Receipt, CaptureError> {
     let mut kernel = Kernel::open(netns)?;
     let mut receipt = Receipt::default();
-    carry_out(&mut kernel, plan, &mut receipt)?;
-    Ok(receipt)
+    let result = carry_out(&mut kernel, plan, &mut receipt);
+    finish(&mut kernel, receipt, result)
+}
+
+/// Takes back what a call has done: the namespace is as it was before, as far as the steps of
+/// `receipt` go. What is so already is left alone.
+///
+/// Rules that this crate cannot write and a repair replaced do not come back: the call fails.
+///
+/// # Errors
+///
+/// As [`remove`].
+pub fn roll_back(netns: &Netns, receipt: &Receipt) -> Result<Receipt, CaptureError> {
+    let undo = |now: &Observed| plan_roll_back(&receipt.steps, &receipt.before, now);
+    drive_alone(netns, undo)
 }
 
 /// Compares the namespace with `spec`: structure, order, and where the kernel would route.
@@ -112,7 +131,7 @@ pub fn verify(netns: &Netns, spec: &Spec) -> Result<Vec<Drift>, CaptureError> {
 ///
 /// Returns [`CaptureError`]; what was done before stays, and another call goes on from there.
 pub fn remove(netns: &Netns) -> Result<Receipt, CaptureError> {
-    drive(netns, plan_remove)
+    drive_alone(netns, plan_remove)
 }
 
 /// Stops capturing new connections; those that are captured continue.
@@ -123,7 +142,7 @@ pub fn remove(netns: &Netns) -> Result<Receipt, CaptureError> {
 ///
 /// As [`remove`].
 pub fn begin_removal(netns: &Netns) -> Result<Receipt, CaptureError> {
-    drive(netns, plan_begin_removal)
+    drive_alone(netns, plan_begin_removal)
 }
 
 /// Removes what [`begin_removal`] left; the same as [`remove`].
@@ -160,28 +179,60 @@ pub fn dump_nft(netns: &Netns) -> Result<String, CaptureError> {
     Ok(render::tables_text(&observed.nft.tables))
 }
 
-/// Observes, plans and does; again when somebody else was faster.
-fn drive(netns: &Netns, plan: impl Fn(&Observed) -> Plan) -> Result<Receipt, CaptureError> {
-    let mut kernel = Kernel::open(netns)?;
+/// Observes, plans and does; what was done before a failure stays.
+fn drive_alone(netns: &Netns, plan: impl Fn(&Observed) -> Plan) -> Result<Receipt, CaptureError> {
     let mut receipt = Receipt::default();
+    drive(&mut Kernel::open(netns)?, &mut receipt, plan).map(|()| receipt)
+}
+
+/// Observes, plans and does; again when somebody else was faster.
+fn drive(
+    kernel: &mut Kernel,
+    receipt: &mut Receipt,
+    plan: impl Fn(&Observed) -> Plan,
+) -> Result<(), CaptureError> {
     for _attempt in 1..ATTEMPTS {
         let plan = plan(&kernel.observe()?);
-        match carry_out(&mut kernel, &plan, &mut receipt) {
+        match carry_out(kernel, &plan, receipt) {
             Err(CaptureError::Overtaken) => (),
-            result => return result.map(|()| receipt),
+            result => return result,
         }
     }
     let plan = plan(&kernel.observe()?);
-    carry_out(&mut kernel, &plan, &mut receipt).map(|()| receipt)
+    carry_out(kernel, &plan, receipt)
 }
 
+/// Does the steps of a plan. After a failure the receipt ends with the step that failed, unless it
+/// was certainly not done.
 fn carry_out(kernel: &mut Kernel, plan: &Plan, receipt: &mut Receipt) -> Result<(), CaptureError> {
+    receipt.before.clone_from(&plan.before);
     for step in plan.steps() {
-        kernel.do_step(step, plan.generation)?;
-        tracing::debug!(%step, "capture");
         receipt.steps.push(step.clone());
+        if let Err(error) = kernel.do_step(step, plan.generation) {
+            if matches!(error, CaptureError::Overtaken) {
+                receipt.steps.pop();
+            }
+            return Err(error);
+        }
+        tracing::debug!(%step, "capture");
     }
     Ok(())
+}
+
+/// Gives the receipt, or takes back what it says: a pod is captured wholly or not at all.
+fn finish(
+    kernel: &mut Kernel,
+    receipt: Receipt,
+    result: Result<(), CaptureError>,
+) -> Result<Receipt, CaptureError> {
+    let Err(error) = result else {
+        return Ok(receipt);
+    };
+    let undo = |now: &Observed| plan_roll_back(&receipt.steps, &receipt.before, now);
+    if let Err(error) = drive(kernel, &mut Receipt::default(), undo) {
+        tracing::warn!(%error, "a half-done capture could not be taken back");
+    }
+    Err(error)
 }
 
 /// The rules of a namespace could not be read or changed.
@@ -211,8 +262,8 @@ pub enum CaptureError {
     /// Somebody else changed the rules again and again; look for a second agent.
     #[error("the rules were changed by somebody else meanwhile")]
     Overtaken,
-    /// The namespace is the process's own: rules there would capture the node itself.
-    #[error("refusing to capture the own namespace")]
+    /// The namespace is this process's or that of process 1: rules there would capture the node.
+    #[error("refusing to capture the namespace of this process or of process 1")]
     OwnNamespace,
     /// The kernel refused a step. When it is a commit, nothing of that commit was done.
     #[error("could not do a step: {step}")]

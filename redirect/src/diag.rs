@@ -1,6 +1,6 @@
 //! Who listens and who is connected in a namespace, as the kernel's socket diagnostics tell it.
 
-use crate::netlink::{Conversation, Message, OpenFault};
+use crate::netlink::{AttributeIter, Conversation, Message, OpenFault};
 use crate::netns::Netns;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,6 +13,10 @@ const BY_FAMILY: u16 = 20;
 const ALIVE: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 /// `TCP_LISTEN`.
 const LISTEN: u32 = 1 << 10;
+/// `INET_DIAG_MARK`.
+const MARK: u16 = 15;
+/// Listeners of one family that are told at most: whoever owns a port may share it with itself.
+const MOST: usize = 4096;
 
 /// A listening socket, whoever owns it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,6 +30,8 @@ pub struct ListenerInfo {
     pub uid: u32,
     /// Connections that wait to be accepted.
     pub waiting: u32,
+    /// Packet mark (`SO_MARK`); nothing where we may not see it.
+    pub mark: Option<u32>,
 }
 
 /// Lists the TCP sockets that listen on `port` in `netns`.
@@ -37,24 +43,47 @@ pub struct ListenerInfo {
 /// Returns the kernel's answer: the namespace cannot be entered, or the kernel has no socket
 /// diagnostics.
 pub fn listeners(netns: &Netns, port: u16) -> io::Result<Vec<ListenerInfo>> {
-    let mut found = dump(netns, LISTEN)?;
-    found.retain(|socket| socket.address.port() == port);
+    let found = fold(netns, LISTEN, |found: &mut Vec<_>, socket| {
+        if socket.address.port() == port && found.len() < MOST {
+            found.push(socket);
+        }
+    })?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Lists the listeners on `port` that are no proxy's: they do not carry its packet `mark`.
+///
+/// Only who may set marks in the namespace can pass for a proxy, and needs no port of it to get at
+/// the pod's traffic. To see marks takes `CAP_NET_ADMIN`; without it nobody is foreign.
+///
+/// # Errors
+///
+/// As [`listeners`].
+pub fn foreign_listeners(netns: &Netns, port: u16, mark: u32) -> io::Result<Vec<ListenerInfo>> {
+    let mut found = listeners(netns, port)?;
+    found.retain(|socket| socket.mark.is_some_and(|theirs| theirs != mark));
     Ok(found)
 }
 
 /// Counts TCP connections whose local port is one of `ports`, listeners aside.
 pub(crate) fn connections(netns: &Netns, ports: &[u16]) -> io::Result<usize> {
-    let found = dump(netns, ALIVE)?;
-    let ours = |socket: &&ListenerInfo| ports.contains(&socket.address.port());
-    Ok(found.iter().filter(ours).count())
+    let counts = fold(netns, ALIVE, |count: &mut usize, socket| {
+        *count += usize::from(ports.contains(&socket.address.port()));
+    })?;
+    Ok(counts.into_iter().sum())
 }
 
-fn dump(netns: &Netns, states: u32) -> io::Result<Vec<ListenerInfo>> {
+/// Folds the sockets in some states into one value for each family, however many there are.
+fn fold<T: Default>(
+    netns: &Netns,
+    states: u32,
+    each: impl Fn(&mut T, ListenerInfo),
+) -> io::Result<Vec<T>> {
     let mut conversation = Conversation::open(netns, PROTOCOL).map_err(|fault| match fault {
         OpenFault::Enter(error) => io::Error::other(error),
         OpenFault::Socket(error) => error,
     })?;
-    let mut found = Vec::new();
+    let mut values = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         // inet_diag_req_v2: family, protocol, extensions, padding, states, a socket id of zeroes.
         let mut body = vec![u8::try_from(family).unwrap_or_default(), 6, 0, 0];
@@ -65,17 +94,17 @@ fn dump(netns: &Netns, states: u32) -> io::Result<Vec<ListenerInfo>> {
             flags: 0,
             body,
         };
-        found.extend(
-            conversation
-                .dump(&message)?
-                .iter()
-                .filter_map(|b| decode(b)),
-        );
+        let value = conversation.fold(&message, |value, body| {
+            decode(body).into_iter().for_each(|s| each(value, s));
+            Ok(())
+        });
+        values.push(value?);
     }
-    Ok(found)
+    Ok(values)
 }
 
-/// Reads `inet_diag_msg`: family, state, timer, retransmits, id (48), expires, queues, uid, inode.
+/// Reads `inet_diag_msg`: family, state, timer, retransmits, id (48), expires, queues, uid, inode,
+/// attributes.
 fn decode(body: &[u8]) -> Option<ListenerInfo> {
     let word = |at: usize| Some(u32::from_ne_bytes(body.get(at..at + 4)?.try_into().ok()?));
     let port = u16::from_be_bytes(body.get(4..6)?.try_into().ok()?);
@@ -94,6 +123,7 @@ fn decode(body: &[u8]) -> Option<ListenerInfo> {
         inode: word(68)?,
         uid: word(64)?,
         waiting: word(56)?,
+        mark: AttributeIter::new(body.get(72..)?).ne32(MARK),
     })
 }
 

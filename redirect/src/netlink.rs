@@ -117,6 +117,9 @@ impl Conversation {
     fn open_here(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
+        // Whoever has privileges in the namespace may write to sockets there. A connected one takes
+        // the kernel's messages only, so nobody can keep us busy with others.
+        socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_cap_ack(true)?;
         let limit = TimeVal::seconds(DEADLINE_SECONDS);
         setsockopt(&socket, sockopt::ReceiveTimeout, &limit)?;
@@ -131,7 +134,7 @@ impl Conversation {
     pub(crate) fn request(&mut self, mut message: Message) -> io::Result<()> {
         message.flags |= ACK;
         let sequence = self.send(&[message])?;
-        self.receive(sequence, |_| ())
+        self.receive(sequence, |_| Ok(()))
     }
 
     /// Asks a question that has exactly one answer.
@@ -151,17 +154,31 @@ impl Conversation {
         }
     }
 
-    /// Collects the bodies of a dump; starts over when the state changed meanwhile.
+    /// Collects the bodies of a dump, at most [`MAX_MESSAGES`].
     pub(crate) fn dump(&mut self, message: &Message) -> io::Result<Vec<Vec<u8>>> {
+        self.fold(message, |bodies: &mut Vec<_>, body| {
+            if bodies.len() == MAX_MESSAGES {
+                return Err(io::Error::from_raw_os_error(libc::EOVERFLOW));
+            }
+            bodies.push(body.to_vec());
+            Ok(())
+        })
+    }
+
+    /// Folds the bodies of a dump into a value; starts over when the state changed meanwhile.
+    pub(crate) fn fold<T: Default>(
+        &mut self,
+        message: &Message,
+        mut each: impl FnMut(&mut T, &[u8]) -> io::Result<()>,
+    ) -> io::Result<T> {
         let mut message = message.clone();
         message.flags |= DUMP;
         for _attempt in 0..8 {
-            let mut bodies = Vec::new();
+            let mut value = T::default();
             let sequence = self.send(std::slice::from_ref(&message))?;
-            match self.receive(sequence, |body| bodies.push(body.to_vec())) {
+            match self.receive(sequence, |body| each(&mut value, body)) {
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => (),
-                Err(error) => return Err(error),
-                Ok(()) => return Ok(bodies),
+                result => return result.map(|()| value),
             }
         }
         Err(io::Error::from_raw_os_error(libc::EINTR))
@@ -209,15 +226,21 @@ impl Conversation {
             self.sequence = self.sequence.wrapping_add(1);
             message.encode(self.sequence, &mut packet);
         }
-        self.socket
-            .send_to(&packet, &SocketAddr::new(0, 0), 0)
-            .map(|_sent| first)
+        loop {
+            match self.socket.send(&packet, 0) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                result => return result.map(|_sent| first),
+            }
+        }
     }
 
-    fn receive(&self, sequence: u32, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    fn receive(
+        &self,
+        sequence: u32,
+        mut each: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut buffer = Vec::with_capacity(BUFFER);
         let mut interrupted = false;
-        let mut count = 0;
         loop {
             for received in self.chunk(&mut buffer)? {
                 if received.sequence != sequence {
@@ -231,11 +254,7 @@ impl Conversation {
                     }
                     KIND_DONE if received.body.is_empty() => return Ok(()),
                     KIND_DONE => return error_of(received.body),
-                    _ => each(received.body),
-                }
-                count += 1;
-                if count > MAX_MESSAGES {
-                    return Err(io::Error::from_raw_os_error(libc::EOVERFLOW));
+                    _ => each(received.body)?,
                 }
             }
         }
@@ -245,12 +264,14 @@ impl Conversation {
         loop {
             buffer.clear();
             match self.socket.recv_from(buffer, 0) {
-                // Whoever has privileges in the namespace may write to this socket: only the
-                // kernel's answers count.
+                // What came between binding and connecting may be anybody's.
                 Ok((_length, from)) if from.port_number() != 0 => (),
                 Ok(_from_the_kernel) => return Ok(Messages(buffer)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                Err(error) => return Err(error),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => (),
+                    io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+                    _ => return Err(error),
+                },
             }
         }
     }
@@ -290,5 +311,61 @@ fn error_of(body: &[u8]) -> io::Result<()> {
         Some(0) => Ok(()),
         Some(negative) => Err(io::Error::from_raw_os_error(negative.wrapping_neg())),
         None => Err(io::Error::from(io::ErrorKind::InvalidData)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BUFFER, Conversation, KIND_ERROR, Messages, error_of};
+    use crate::route;
+    use netlink_sys::Socket;
+    use proptest::prelude::{any, prop, proptest};
+    use std::io;
+
+    #[test]
+    fn nobody_but_the_kernel_can_write_to_a_conversation() {
+        let _trace = meshwright_testkit::trace();
+        let mut ours = Conversation::open_here(route::PROTOCOL).unwrap();
+        let mut own_address = netlink_sys::SocketAddr::new(0, 0);
+        ours.socket.get_address(&mut own_address).unwrap();
+        let mut theirs = Socket::new(route::PROTOCOL).unwrap();
+        theirs.bind_auto().unwrap();
+        let sent = theirs.send_to(&[0; 16], &own_address, 0);
+        assert!(sent.is_err(), "a neighbour's message was queued");
+        // The kernel is still heard.
+        let family = route::Family::V4;
+        assert!(!route::has_rule(&mut ours, family).unwrap());
+    }
+
+    #[test]
+    fn kernel_that_says_nothing_is_a_timeout() {
+        let _trace = meshwright_testkit::trace();
+        let ours = Conversation::open_here(route::PROTOCOL).unwrap();
+        ours.socket.set_non_blocking(true).unwrap();
+        let mut buffer = Vec::with_capacity(BUFFER);
+        let kind = ours.chunk(&mut buffer).err().map(|error| error.kind());
+        assert_eq!(kind, Some(io::ErrorKind::TimedOut));
+    }
+
+    #[test]
+    fn short_error_message_is_no_acknowledgement() {
+        let _trace = meshwright_testkit::trace();
+        assert!(error_of(&[0, 0, 0]).is_err());
+        assert!(error_of(&[0; 4]).is_ok());
+        // Header of an error message that promises more than there is.
+        let mut packet = [0_u8; 16];
+        packet[..4].copy_from_slice(&20_u32.to_ne_bytes());
+        packet[4..6].copy_from_slice(&KIND_ERROR.to_ne_bytes());
+        assert_eq!(Messages(&packet).count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_makes_the_reader_panic_or_run_for_ever(
+            packet in prop::collection::vec(any::<u8>(), 0..256),
+        ) {
+            let count = Messages(&packet).count();
+            assert!(count <= packet.len() / 16 + 1);
+        }
     }
 }

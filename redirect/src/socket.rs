@@ -8,7 +8,7 @@
 //! | where a captured connection wanted to go | [`original_destination`] |
 //! | an end that the other side sees as a reset | [`set_linger_zero`] |
 //! | to leave a shared port without losing a connection | [`ReusePortHandover`] |
-//! | to know who listens | [`listeners`] |
+//! | to know who listens | [`listeners`], [`foreign_listeners`] |
 
 mod accept;
 mod dial;
@@ -17,7 +17,7 @@ mod listen;
 mod options;
 mod original;
 
-pub use crate::diag::{ListenerInfo, listeners};
+pub use crate::diag::{ListenerInfo, foreign_listeners, listeners};
 pub use accept::{Acceptor, RawAccept};
 pub use dial::{DialConfig, DialError, dial};
 pub use handover::{HandoverConfig, HandoverReport, ReusePortHandover, Steering};

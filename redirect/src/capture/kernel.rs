@@ -20,11 +20,13 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Opens both conversations; refuses the namespace of the process itself.
+    /// Opens both conversations; refuses the namespaces of this process and of process 1.
     pub(crate) fn open(netns: &Netns) -> Result<Self, CaptureError> {
         let own =
             Netns::open("/proc/self/ns/net").map_err(|source| CaptureError::Inspect { source })?;
-        if own.id() == netns.id() {
+        // Process 1 may be out of sight; what cannot be seen is not compared.
+        let first = Netns::open("/proc/1/ns/net").ok();
+        if own.id() == netns.id() || first.is_some_and(|first| first.id() == netns.id()) {
             return Err(CaptureError::OwnNamespace);
         }
         let opened = |fault| match fault {
@@ -36,11 +38,17 @@ impl Kernel {
         };
         let nft = Conversation::open(netns, nft::PROTOCOL).map_err(opened)?;
         let route = Conversation::open(netns, route::PROTOCOL).map_err(opened)?;
-        let ipv6_disabled = netns
+        let disabled = netns
             .run(|| fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6"))
-            .map_err(|source| CaptureError::Enter { source })?
-            .ok()
-            .map(|text| text.trim() != "0");
+            .map_err(|source| CaptureError::Enter { source })?;
+        let ipv6_disabled = match disabled {
+            Ok(text) => Some(text.trim() != "0"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => {
+                let what = "disable_ipv6 of loopback";
+                return Err(CaptureError::Observe { what, source });
+            }
+        };
         Ok(Self {
             nft,
             route,

@@ -62,6 +62,7 @@ fn table(spec: &Spec, rows: &[Row], place: Place, name: &str, kinds: [ChainKind;
     }
     Table {
         name: name.to_owned(),
+        dormant: false,
         chains,
     }
 }

@@ -41,9 +41,20 @@ impl Observed {
 pub struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) generation: u32,
+    /// Our tables as they were when the plan was made.
+    pub(crate) before: Vec<Table>,
 }
 
 impl Plan {
+    fn new(steps: Vec<Step>, now: &Snapshot) -> Self {
+        let ours = |table: &&Table| TABLES.contains(&table.name.as_str());
+        Self {
+            steps,
+            generation: now.generation,
+            before: now.tables.iter().filter(ours).cloned().collect(),
+        }
+    }
+
     /// Whether everything is as wanted.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -120,14 +131,12 @@ pub(crate) fn plan_apply(spec: &Spec, observed: &Observed) -> Plan {
             steps.push(Step(Action::AddRule(family)));
         }
     }
-    let changes = changes(&tables(spec), &observed.nft);
-    if !changes.is_empty() {
-        steps.push(Step(Action::Commit(changes)));
-    }
-    Plan {
-        steps,
-        generation: observed.nft.generation,
-    }
+    steps.extend(commit(changes(&tables(spec), &observed.nft)));
+    Plan::new(steps, &observed.nft)
+}
+
+fn commit(changes: Vec<BatchStep>) -> Option<Step> {
+    (!changes.is_empty()).then_some(Step(Action::Commit(changes)))
 }
 
 /// Plans how to remove everything of ours.
@@ -136,11 +145,8 @@ pub(crate) fn plan_remove(observed: &Observed) -> Plan {
         .iter()
         .filter(|name| observed.nft.table(name).is_some())
         .map(|name| BatchStep::DeleteTable((*name).to_owned()))
-        .collect::<Vec<_>>();
-    let mut steps = Vec::new();
-    if !tables.is_empty() {
-        steps.push(Step(Action::Commit(tables)));
-    }
+        .collect();
+    let mut steps: Vec<_> = commit(tables).into_iter().collect();
     for (family, now) in observed.families() {
         if now.has_rule {
             steps.push(Step(Action::DeleteRule(family)));
@@ -151,10 +157,7 @@ pub(crate) fn plan_remove(observed: &Observed) -> Plan {
             steps.push(Step(Action::DeleteRoute(family)));
         }
     }
-    Plan {
-        steps,
-        generation: observed.nft.generation,
-    }
+    Plan::new(steps, &observed.nft)
 }
 
 /// Plans how to stop redirecting while the connections that are redirected continue.
@@ -164,16 +167,50 @@ pub(crate) fn plan_remove(observed: &Observed) -> Plan {
 pub(crate) fn plan_begin_removal(observed: &Observed) -> Plan {
     let nat = observed.nft.table(NAT);
     let has_rules = nat.is_some_and(|table| table.chains.iter().any(|c| !c.rules.is_empty()));
-    let flush = BatchStep::FlushTable(NAT.to_owned());
-    let steps = if has_rules {
-        vec![Step(Action::Commit(vec![flush]))]
-    } else {
-        Vec::new()
-    };
-    Plan {
-        steps,
-        generation: observed.nft.generation,
+    let flush = has_rules.then(|| BatchStep::FlushTable(NAT.to_owned()));
+    let steps = commit(flush.into_iter().collect());
+    Plan::new(steps.into_iter().collect(), &observed.nft)
+}
+
+/// Plans how to undo steps that may have been done, from tables as in `before`.
+///
+/// What captures goes before what brings answers back, and comes after it.
+pub(crate) fn plan_roll_back(done: &[Step], before: &[Table], observed: &Observed) -> Plan {
+    let undone =
+        |undo: fn(Family) -> Action, is_due: fn(Routing) -> bool, step: fn(Family) -> Action| {
+            let families = observed.families().into_iter();
+            let due = families.filter(move |(_, now)| is_due(*now));
+            let done = due.filter(move |(family, _)| done.contains(&Step(step(*family))));
+            done.map(move |(family, _)| Step(undo(family)))
+        };
+    let mut steps = Vec::new();
+    steps.extend(undone(
+        Action::AddRoute,
+        |now| now.routable && !now.has_route,
+        Action::DeleteRoute,
+    ));
+    steps.extend(undone(
+        Action::AddRule,
+        |now| !now.has_rule,
+        Action::DeleteRule,
+    ));
+    if done.iter().any(|step| matches!(step.0, Action::Commit(_))) {
+        // A table that somebody had switched off comes back switched on.
+        let mut before = before.to_vec();
+        before.iter_mut().for_each(|table| table.dormant = false);
+        steps.extend(commit(changes(&before, &observed.nft)));
     }
+    steps.extend(undone(
+        Action::DeleteRule,
+        |now| now.has_rule,
+        Action::AddRule,
+    ));
+    steps.extend(undone(
+        Action::DeleteRoute,
+        |now| now.has_route,
+        Action::AddRoute,
+    ));
+    Plan::new(steps, &observed.nft)
 }
 
 fn changes(wanted: &[Table], now: &Snapshot) -> Vec<BatchStep> {
@@ -194,10 +231,12 @@ fn changes(wanted: &[Table], now: &Snapshot) -> Vec<BatchStep> {
     out
 }
 
-/// Whether both have the same chains with the same rules in the same order.
+/// Whether both have the same chains with the same rules in the same order, and are on.
 fn is_same(present: &Table, wanted: &Table) -> bool {
     let has = |chain| present.chains.contains(chain);
-    present.chains.len() == wanted.chains.len() && wanted.chains.iter().all(has)
+    present.dormant == wanted.dormant
+        && present.chains.len() == wanted.chains.len()
+        && wanted.chains.iter().all(has)
 }
 
 /// Rewrites a table.
@@ -208,7 +247,8 @@ fn is_same(present: &Table, wanted: &Table) -> bool {
 fn repair(present: &Table, wanted: &Table, out: &mut Vec<BatchStep>) {
     let same = |a: &Chain, b: &Chain| a.name == b.name && a.base == b.base;
     let has = |chain| present.chains.iter().any(|p| same(p, chain));
-    if present.chains.len() == wanted.chains.len() && wanted.chains.iter().all(has) {
+    let chains_fit = present.chains.len() == wanted.chains.len() && wanted.chains.iter().all(has);
+    if chains_fit && !present.dormant {
         out.push(BatchStep::FlushTable(wanted.name.clone()));
         add_rules(wanted, out);
     } else {
@@ -264,7 +304,7 @@ pub enum Drift {
     Route(Family),
     /// The policy rule is missing.
     Rule(Family),
-    /// A table of ours is missing, or is there and should not be.
+    /// A table of ours is missing, switched off, or there and should not be.
     Table(String),
 }
 
@@ -301,7 +341,9 @@ pub(crate) fn drift(spec: &Spec, observed: &Observed) -> Vec<Drift> {
     for name in TABLES {
         let wanted = wanted.iter().find(|table| table.name == name);
         match (wanted, observed.nft.table(name)) {
-            (Some(wanted), Some(present)) => chain_drift(wanted, present, &mut out),
+            (Some(wanted), Some(present)) if present.dormant == wanted.dormant => {
+                chain_drift(wanted, present, &mut out);
+            }
             (None, None) => (),
             _ => out.push(Drift::Table(name.to_owned())),
         }

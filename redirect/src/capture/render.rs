@@ -134,6 +134,9 @@ const fn transport_name(transport: Transport) -> &'static str {
 fn table_text(table: &Table) -> String {
     let mut out = String::new();
     line(&mut out, format_args!("table inet {} {{", table.name));
+    if table.dormant {
+        line(&mut out, format_args!("\tflags dormant"));
+    }
     for chain in &table.chains {
         chain_text(&mut out, chain);
     }

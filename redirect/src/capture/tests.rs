@@ -229,6 +229,7 @@ fn nothing_is_planned_where_everything_is_as_wanted() {
     present.iter_mut().for_each(|table| table.chains.reverse());
     let foreign = Table {
         name: "somebody-elses".to_owned(),
+        dormant: false,
         chains: Vec::new(),
     };
     present.push(foreign);
@@ -338,6 +339,7 @@ fn tables_of_json(text: &str) -> Vec<Table> {
         if let Some(table) = entry.get("table") {
             tables.push(Table {
                 name: text(table, "name"),
+                dormant: table.get("flags").is_some(),
                 chains: Vec::new(),
             });
         }

@@ -85,12 +85,14 @@ impl<'a> AttributeIter<'a> {
         Some(u32::from_ne_bytes(self.find(kind)?.try_into().ok()?))
     }
 
-    /// Returns text up to its final zero byte.
+    /// Returns text up to its final zero byte, without what would move a terminal or end a line:
+    /// names are chosen by whoever has privileges in the namespace, and end up in logs.
     pub(crate) fn text(self, kind: u16) -> Option<String> {
         let data = self.find(kind)?;
         let end = data.iter().position(|byte| *byte == 0);
         let text = data.get(..end.unwrap_or(data.len()))?;
-        Some(String::from_utf8_lossy(text).into_owned())
+        let text = String::from_utf8_lossy(text);
+        Some(text.replace(char::is_control, "\u{fffd}"))
     }
 }
 
@@ -124,6 +126,14 @@ mod tests {
             (inside.text(1).as_deref(), inside.be32(2)),
             (Some("lo"), Some(7))
         );
+    }
+
+    #[test]
+    fn text_of_strangers_cannot_end_a_line() {
+        let _trace = meshwright_testkit::trace();
+        let list = Attributes::new().text(1, "a\nb\u{1b}[2J");
+        let read = AttributeIter::new(list.as_slice()).text(1).unwrap();
+        assert_eq!(read, "a\u{fffd}b\u{fffd}[2J");
     }
 
     proptest! {

@@ -160,8 +160,12 @@ impl Field {
         Some(match self {
             Self::InInterface | Self::OutInterface => {
                 let end = bytes.iter().position(|byte| *byte == 0)?;
-                let name = bytes.get(..end)?.to_vec();
-                Value::Interface(String::from_utf8(name).ok()?)
+                let (name, rest) = bytes.split_at_checked(end)?;
+                // No interface has such a name: the rule matches nothing.
+                if rest.iter().any(|byte| *byte != 0) || name.iter().any(u8::is_ascii_control) {
+                    return None;
+                }
+                Value::Interface(String::from_utf8(name.to_vec()).ok()?)
             }
             Self::Ip4Source | Self::Ip4Destination => {
                 Value::Ip4(<[u8; 4]>::try_from(bytes).ok()?.into())

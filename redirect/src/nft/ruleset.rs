@@ -54,6 +54,8 @@ pub(crate) struct Chain {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Table {
     pub(crate) name: String,
+    /// Switched off: its chains are there and are not called.
+    pub(crate) dormant: bool,
     pub(crate) chains: Vec<Chain>,
 }
 
@@ -120,8 +122,15 @@ pub(super) fn inet_attributes(body: &[u8]) -> Option<AttributeIter<'_>> {
     body.get(INET.len()..).map(AttributeIter::new)
 }
 
-pub(super) fn decode_table(body: &[u8]) -> Option<String> {
-    inet_attributes(body)?.text(1)
+/// Gives the table, without chains.
+pub(super) fn decode_table(body: &[u8]) -> Option<Table> {
+    let list = inet_attributes(body)?;
+    Some(Table {
+        name: list.text(1)?,
+        // `NFT_TABLE_F_DORMANT` of `NFTA_TABLE_FLAGS`.
+        dormant: list.be32(2).is_some_and(|flags| flags & 1 != 0),
+        chains: Vec::new(),
+    })
 }
 
 /// Gives the table and the chain, without rules.

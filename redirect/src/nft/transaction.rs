@@ -85,7 +85,14 @@ pub(crate) fn snapshot(conversation: &mut Conversation) -> io::Result<Snapshot> 
 
 fn generation(conversation: &mut Conversation) -> io::Result<u32> {
     let message = Message::new(GET_GENERATION, 0, &[0; 4], &Attributes::new());
-    let body = conversation.ask(message)?;
+    // nfnetlink's word for a subsystem that the kernel does not have.
+    let missing = |error: io::Error| match error.raw_os_error() {
+        Some(libc::EINVAL) => {
+            io::Error::new(io::ErrorKind::Unsupported, "the kernel has no nf_tables")
+        }
+        _ => error,
+    };
+    let body = conversation.ask(message).map_err(missing)?;
     let list = AttributeIter::new(body.get(4..).unwrap_or(&[]));
     list.be32(1)
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
@@ -97,10 +104,6 @@ fn read(conversation: &mut Conversation) -> io::Result<Vec<Table>> {
         .dump(&ask(GET_TABLE))?
         .iter()
         .filter_map(|body| decode_table(body))
-        .map(|name| Table {
-            name,
-            chains: Vec::new(),
-        })
         .collect();
     if tables.is_empty() {
         return Ok(tables);

@@ -3,8 +3,8 @@
 use crate::Test;
 use crate::rig::{namespace, run};
 use meshwright_redirect::capture::{
-    CaptureError, Family, InterfaceName, Spec, apply, captured_connections, dump_nft, execute,
-    plan, remove, render_iptables, render_nft, verify,
+    CaptureError, Drift, Family, InterfaceName, Spec, apply, begin_removal, captured_connections,
+    dump_nft, execute, plan, remove, render_iptables, render_nft, roll_back, verify,
 };
 use meshwright_redirect::{Netns, capture};
 use std::io::Write;
@@ -47,6 +47,26 @@ pub const TESTS: &[Test] = &[
         "commit_that_is_refused_changes_nothing",
         &["ip", "nft"],
         refused,
+    ),
+    (
+        "what_was_done_is_taken_back_and_nothing_else",
+        &["ip"],
+        taken_back,
+    ),
+    (
+        "table_that_is_switched_off_is_drift_and_is_repaired",
+        &["ip", "nft"],
+        dormant,
+    ),
+    (
+        "policy_rule_that_sees_less_is_not_ours",
+        &["ip"],
+        narrowed_rule,
+    ),
+    (
+        "marked_packets_that_go_nowhere_are_drift",
+        &["ip"],
+        dead_end,
     ),
     (
         "rules_of_a_pod_take_at_most_two_milliseconds",
@@ -310,8 +330,116 @@ fn refused() {
         dump_nft(&netns).unwrap(),
         "table inet istio-ambient-raw {\n}\n"
     );
+    // Nothing is half done: the policy rules and routes that came first went again.
+    for family in ["-4", "-6"] {
+        let rules = run(&netns, "ip", &[family, "rule"]);
+        assert!(!rules.contains("32764:"), "{rules}");
+        let routes = run(&netns, "ip", &[family, "route", "show", "table", "all"]);
+        assert!(!routes.contains("table 100"), "{routes}");
+    }
     drop(input);
     owner.wait().unwrap();
     apply(&netns, &Spec::ambient()).unwrap();
     assert_eq!(verify(&netns, &Spec::ambient()).unwrap(), []);
+}
+
+fn taken_back() {
+    let netns = namespace();
+    let routing = || {
+        let show = |family| run(&netns, "ip", &[family, "rule"]);
+        let routes = run(&netns, "ip", &["route", "show", "table", "all"]);
+        [show("-4"), show("-6"), routes]
+    };
+    let before = routing();
+    let spec = Spec::ambient().with_dns();
+    let first = apply(&netns, &spec).unwrap();
+    let captured = routing();
+    assert_eq!(roll_back(&netns, &first).unwrap().steps.len(), 5);
+    assert_eq!(
+        (dump_nft(&netns).unwrap(), routing()),
+        (String::new(), before)
+    );
+    assert_eq!(roll_back(&netns, &first).unwrap().steps, []);
+
+    // From each later state back to this one.
+    apply(&netns, &spec).unwrap();
+    let changes: [&dyn Fn() -> _; 3] = [
+        &|| apply(&netns, &Spec::ambient_exact()),
+        &|| begin_removal(&netns),
+        &|| remove(&netns),
+    ];
+    for change in changes {
+        let receipt = change().unwrap();
+        assert_ne!(verify(&netns, &spec).unwrap(), []);
+        roll_back(&netns, &receipt).unwrap();
+        assert_eq!(verify(&netns, &spec).unwrap(), []);
+        assert_eq!(routing(), captured);
+    }
+    let nothing = apply(&netns, &spec).unwrap();
+    assert_eq!(roll_back(&netns, &nothing).unwrap().steps, []);
+    assert_eq!(verify(&netns, &spec).unwrap(), []);
+}
+
+fn dormant() {
+    let netns = namespace();
+    let spec = Spec::ambient();
+    apply(&netns, &spec).unwrap();
+    let nat = "add table inet istio-ambient-nat { flags dormant; }";
+    run(&netns, "nft", &[nat]);
+    assert!(dump_nft(&netns).unwrap().contains("flags dormant"));
+    let found = verify(&netns, &spec).unwrap();
+    assert!(
+        matches!(found.as_slice(), [Drift::Table(name)] if name == "istio-ambient-nat"),
+        "no rule of it is called: {found:?}"
+    );
+    assert_eq!(apply(&netns, &spec).unwrap().steps.len(), 1);
+    assert_eq!(verify(&netns, &spec).unwrap(), []);
+    assert!(!run(&netns, "nft", &["list", "ruleset"]).contains("dormant"));
+}
+
+fn narrowed_rule() {
+    let netns = namespace();
+    let spec = Spec::ambient();
+    for narrow in [
+        &["ipproto", "udp"][..],
+        &["iif", "lo"],
+        &["uidrange", "7-7"],
+        &["from", "10.0.0.0/8"],
+        &["tos", "0x10"],
+    ] {
+        apply(&netns, &spec).unwrap();
+        let rule = ["pref", "32764", "fwmark", "0x111/0xfff", "lookup", "100"];
+        run(&netns, "ip", &["rule", "del", "pref", "32764"]);
+        run(
+            &netns,
+            "ip",
+            &[&["rule", "add"], &rule[..], narrow].concat(),
+        );
+        assert_eq!(
+            verify(&netns, &spec).unwrap(),
+            [Drift::Rule(Family::V4)],
+            "{narrow:?}"
+        );
+        assert_eq!(apply(&netns, &spec).unwrap().steps.len(), 1);
+        assert_eq!(verify(&netns, &spec).unwrap(), []);
+        remove(&netns).unwrap();
+        let rules = run(&netns, "ip", &["rule"]);
+        assert!(!rules.contains("32764:"), "{rules}");
+    }
+}
+
+fn dead_end() {
+    let netns = namespace();
+    let spec = Spec::ambient();
+    apply(&netns, &spec).unwrap();
+    for (flag, family) in [("-4", Family::V4), ("-6", Family::V6)] {
+        for end in ["unreachable", "prohibit", "blackhole"] {
+            let rule = ["pref", "50", "fwmark", "0x111", end];
+            run(&netns, "ip", &[&[flag, "rule", "add"], &rule[..]].concat());
+            let found = verify(&netns, &spec).unwrap();
+            assert_eq!(found, [Drift::Diverted(family)], "{end}");
+            run(&netns, "ip", &[flag, "rule", "del", "pref", "50"]);
+        }
+    }
+    assert_eq!(verify(&netns, &spec).unwrap(), []);
 }
