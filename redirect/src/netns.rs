@@ -12,9 +12,10 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -88,10 +89,15 @@ impl Netns {
     /// Returns [`NetnsError::Open`] when the file cannot be opened, else as [`from_fd`](Self::from_fd).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, NetnsError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|source| NetnsError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
+        let file = OpenOptions::new()
+            .read(true)
+            // A path may lead anywhere: to a pipe that nobody writes to, or to a terminal.
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map_err(|source| NetnsError::Open {
+                path: path.to_owned(),
+                source,
+            })?;
         Self::from_fd(file.into())
     }
 
@@ -289,6 +295,11 @@ mod tests {
             let error = Netns::from_fd(file.into()).unwrap_err();
             assert!(matches!(error, NetnsError::Foreign), "{path}: {error}");
         }
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = Netns::open(&pipe).unwrap_err();
+        assert!(matches!(error, NetnsError::Foreign), "{error}");
         let error = Netns::open("/proc/self/ns/no-such-kind").unwrap_err();
         assert!(matches!(error, NetnsError::Open { .. }));
     }

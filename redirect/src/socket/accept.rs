@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(640);
 
 /// Something that accepts connections; implemented for tokio's listener.
 ///
-/// Open for tests that script failures.
+/// Open for other kinds of sockets, and for tests that script failures.
 pub trait RawAccept {
     /// What a connection is.
     type Connection;

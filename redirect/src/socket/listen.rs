@@ -1,6 +1,7 @@
 //! Listeners inside a namespace.
 
 use super::options::Liveness;
+use crate::diag::foreign_listeners;
 use crate::fault::Fault;
 use crate::netns::{EnterError, Netns};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -20,7 +21,9 @@ pub enum PortSharing {
     /// # Danger
     ///
     /// The kernel asks for the same user only. A process in the pod that runs under the proxy's
-    /// user takes part of the connections; [`listeners`](super::listeners) shows it.
+    /// user could take part of the connections. A listener with a [mark](ListenConfig::mark) does
+    /// not open beside one without it; who comes later is shown by
+    /// [`foreign_listeners`](super::foreign_listeners).
     Shared,
 }
 
@@ -128,7 +131,11 @@ pub struct Listener {
 ///
 /// # Errors
 ///
-/// Returns [`ListenError`] naming the step; nothing stays open.
+/// Returns [`ListenError`] naming the step, or who else shares the port; nothing stays open.
+///
+/// # Panics
+///
+/// Panics outside of a tokio runtime.
 pub fn listen(netns: &Netns, config: &ListenConfig) -> Result<Listener, ListenError> {
     match config.address {
         Bind::Address(address) => open(netns, config, address),
@@ -184,6 +191,9 @@ fn open(
             .map_err(step("set keepalive"))?;
     }
     socket.bind(&address.into()).map_err(step("bind"))?;
+    if let (PortSharing::Shared, Some(mark)) = (config.sharing, config.mark) {
+        refuse_strangers(netns, address, mark)?;
+    }
     socket
         .listen(i32::from(config.backlog))
         .map_err(step("listen"))?;
@@ -192,6 +202,26 @@ fn open(
         socket,
         transparent,
     })
+}
+
+/// Fails where a socket without our mark waits on the port. Kernels without socket diagnostics
+/// cannot tell; not to serve the pod for that would be worse.
+fn refuse_strangers(netns: &Netns, address: SocketAddr, mark: u32) -> Result<(), ListenError> {
+    let strangers = match foreign_listeners(netns, address.port(), mark) {
+        Ok(strangers) => strangers,
+        Err(error) => {
+            tracing::warn!(%address, %error, "cannot see who shares the port");
+            return Ok(());
+        }
+    };
+    match strangers.first() {
+        Some(stranger) => Err(ListenError::Foreign {
+            address: stranger.address,
+            uid: stranger.uid,
+            inode: stranger.inode,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn set_transparent(
@@ -224,6 +254,17 @@ pub enum ListenError {
         /// Why not.
         source: EnterError,
     },
+    /// A socket that is no proxy's waits on the port and would get part of its connections: look
+    /// for the process in the pod that has it open.
+    #[error("user {uid} listens on {address} with a socket that is no proxy's (inode {inode})")]
+    Foreign {
+        /// Where it listens.
+        address: SocketAddr,
+        /// Its user.
+        uid: u32,
+        /// Its number: `/proc/PID/fd/*` of its owner names it.
+        inode: u32,
+    },
     /// A step failed. For `bind` look at who listens there already.
     #[error("could not {step} for a listener on {address}")]
     Prepare {
@@ -249,10 +290,14 @@ impl ListenError {
         Fault::Local
     }
 
-    /// Whether another process holds the address.
+    /// Whether another process holds the address, alone or willing to share it.
     #[must_use]
     pub fn is_address_in_use(&self) -> bool {
-        matches!(self, Self::Prepare { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+        match self {
+            Self::Foreign { .. } => true,
+            Self::Prepare { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            Self::Enter { .. } => false,
+        }
     }
 
     fn is_family_missing(&self) -> bool {
@@ -261,7 +306,7 @@ impl ListenError {
                 source.raw_os_error(),
                 Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
             ),
-            Self::Enter { .. } => false,
+            Self::Enter { .. } | Self::Foreign { .. } => false,
         }
     }
 }

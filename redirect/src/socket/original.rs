@@ -2,7 +2,7 @@
 
 use socket2::{SockAddr, SockRef};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{SocketAddr, SocketAddrV6};
 use tokio::net::TcpStream;
 
 /// The destination of an accepted connection, as its client meant it.
@@ -69,13 +69,14 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<OriginalDestinatio
     )
 }
 
-/// Undoes the mapping of IPv4 into IPv6 that dual-stack sockets show.
+/// Undoes the mapping of IPv4 into IPv6 that dual-stack sockets show, and leaves out the flow
+/// label, which is no part of an address: the kernel adds it to one of the two that are compared.
 fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => SocketAddr::from((ip, address.port())),
-            None => address,
+    match address {
+        SocketAddr::V4(_) => address,
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(ip) => SocketAddr::from((ip, v6.port())),
+            None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
         },
     }
 }
@@ -83,6 +84,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::{OriginalDestination, canonical};
+    use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
     #[test]
     fn connection_meant_for_the_listener_itself_is_not_forwarded() {
@@ -105,5 +107,13 @@ mod tests {
         assert_eq!(canonical(mapped).to_string(), "10.0.0.1:80");
         let v6 = "[2001:db8::1]:80".parse().unwrap();
         assert_eq!(canonical(v6), v6);
+    }
+
+    #[test]
+    fn flow_label_does_not_make_an_address_another_one() {
+        let _trace = meshwright_testkit::trace();
+        let own = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 15008, 0, 3);
+        let labelled = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 15008, 0xabcde, 3);
+        assert_eq!(canonical(labelled.into()), SocketAddr::from(own));
     }
 }

@@ -4,8 +4,8 @@ use crate::Test;
 use crate::rig::{World, block_on, namespace};
 use meshwright_redirect::Netns;
 use meshwright_redirect::socket::{
-    DialConfig, DialError, ListenConfig, Liveness, PortSharing, Transparency, dial, listen,
-    listeners, set_linger_zero,
+    DialConfig, DialError, ListenConfig, ListenError, Liveness, PortSharing, Transparency, dial,
+    foreign_listeners, listen, listeners, set_linger_zero,
 };
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +29,11 @@ pub const TESTS: &[Test] = &[
         "port_that_is_taken_is_named_and_shows_its_owner",
         &["ip"],
         taken,
+    ),
+    (
+        "shared_port_is_shared_with_proxies_only",
+        &["ip"],
+        strangers,
     ),
     ("dial_to_nowhere_ends_at_its_deadline", &["ip"], nowhere),
     ("linger_zero_is_seen_as_a_reset", &["ip"], reset),
@@ -124,6 +129,31 @@ fn taken() {
             listeners(&here(), 9000).unwrap().is_empty(),
             "ports are a namespace's own"
         );
+    });
+}
+
+/// A process of the pod may run under the proxy's user: then the kernel lets it share our port.
+fn strangers() {
+    let netns = namespace();
+    block_on(async {
+        let unmarked = |config: ListenConfig| config.sharing(PortSharing::Shared);
+        let proxy = unmarked(ListenConfig::wildcard(9000)).mark(0x539);
+        let loopback = ListenConfig::on("127.0.0.1:9000".parse().unwrap());
+        for app in [ListenConfig::wildcard(9000), loopback] {
+            let _app = listen(&netns, &unmarked(app)).unwrap();
+            let error = listen(&netns, &proxy).unwrap_err();
+            assert!(matches!(error, ListenError::Foreign { .. }), "{error}");
+            assert!(error.is_address_in_use(), "{error}");
+            assert_eq!(listeners(&netns, 9000).unwrap().len(), 1, "ours is closed");
+        }
+        let _predecessor = listen(&netns, &proxy).unwrap();
+        let _successor = listen(&netns, &proxy).unwrap();
+        assert_eq!(foreign_listeners(&netns, 9000, 0x539).unwrap(), []);
+        // Who comes later is seen as well.
+        let _app = listen(&netns, &unmarked(ListenConfig::wildcard(9000))).unwrap();
+        let seen = foreign_listeners(&netns, 9000, 0x539).unwrap();
+        assert_eq!((seen.len(), seen[0].mark), (1, Some(0)));
+        assert_eq!(listeners(&netns, 9000).unwrap().len(), 3);
     });
 }
 
