@@ -216,7 +216,7 @@ fn pause(config: &ClientConfig, failures: u32, random: f64) -> Duration {
 }
 
 /// Prints an error and its causes on one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut link = error.source();
     while let Some(source) = link {

@@ -7,22 +7,24 @@ use super::message::{LONGEST, Order, PodInfo, write_request};
 use super::wire::new_socket;
 use crate::events::Events;
 use crate::netns::Netns;
+use crate::socket::{Acceptor, RawAccept};
 use crate::sys;
 use connection::serve;
+use nix::errno::Errno;
 use nix::sys::socket::{Backlog, UnixAddr, bind, connect, getsockopt, listen, sockopt};
 use registry::Registry;
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -104,6 +106,8 @@ impl From<Unsendable> for io::Error {
 /// socket file goes. Proxies go on with the pods they have.
 pub struct Server {
     path: PathBuf,
+    /// Device and inode of our socket file.
+    file: (u64, u64),
     registry: Arc<Registry>,
     _tasks: JoinSet<()>,
 }
@@ -115,8 +119,12 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns `AddrInUse` when another server answers on the path or the path is no socket, and
+    /// Returns `AddrInUse` when another server listens on the path or the path is no socket, and
     /// the kernel's answer otherwise.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a tokio runtime.
     pub fn bind(
         path: impl Into<PathBuf>,
         config: ServerConfig,
@@ -124,11 +132,13 @@ impl Server {
     ) -> io::Result<Self> {
         let path = path.into();
         let listener = open(&path)?;
+        let file = identity(&path)?;
         let registry = Arc::new(Registry::new(config, events));
         let mut tasks = JoinSet::new();
         tasks.spawn(accept_for_ever(listener, Arc::clone(&registry)));
         Ok(Self {
             path,
+            file,
             registry,
             _tasks: tasks,
         })
@@ -199,8 +209,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A successor may have replaced the file already; it is not ours to judge.
-        let _gone = fs::remove_file(&self.path);
+        // A successor may have put its own file there.
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            let _gone = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -213,11 +225,17 @@ impl fmt::Debug for Server {
     }
 }
 
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
 fn open(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let address = UnixAddr::new(path)?;
     if let Ok(metadata) = fs::symlink_metadata(path) {
-        let answers = || connect(new_socket()?.as_raw_fd(), &address).map_err(io::Error::from);
-        if !metadata.file_type().is_socket() || answers().is_ok() {
+        // A server that is only slow lets us wait (EAGAIN): it is alive.
+        let connected = connect(new_socket()?.as_raw_fd(), &address);
+        if !metadata.file_type().is_socket() || connected != Err(Errno::ECONNREFUSED) {
             return Err(io::Error::from(io::ErrorKind::AddrInUse));
         }
         fs::remove_file(path)?;
@@ -231,37 +249,33 @@ fn open(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 async fn accept_for_ever(listener: AsyncFd<OwnedFd>, registry: Arc<Registry>) {
+    let mut acceptor = Acceptor::new(listener, Arc::clone(registry.events()));
     let mut connections = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener) => accepted,
+        let socket = tokio::select! {
+            accepted = acceptor.accept() => accepted,
             Some(_ended) = connections.join_next() => continue,
         };
-        match accepted {
-            Ok(socket) if connections.len() >= registry.config().most_proxies => {
-                tracing::warn!("too many proxies are connected");
-                drop(socket);
-            }
-            Ok(socket) if !is_welcome(&socket, registry.config().user) => {
-                tracing::warn!("a process of another user tried to connect");
-            }
-            Ok(socket) => {
-                connections.spawn(serve(socket, Arc::clone(&registry)));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a proxy");
-                sleep(Duration::from_millis(100)).await;
-            }
+        if connections.len() >= registry.config().most_proxies {
+            tracing::warn!("too many proxies are connected");
+        } else if !is_welcome(&socket, registry.config().user) {
+            tracing::warn!("a process of another user tried to connect");
+        } else {
+            connections.spawn(serve(socket, Arc::clone(&registry)));
         }
     }
 }
 
-async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<OwnedFd> {
-    loop {
-        let mut ready = listener.readable().await?;
-        match ready.try_io(|fd| sys::accept(fd.get_ref())) {
-            Ok(result) => return result,
-            Err(_would_block) => (),
+impl RawAccept for AsyncFd<OwnedFd> {
+    type Connection = OwnedFd;
+
+    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+        loop {
+            let mut ready = ready!(self.poll_read_ready(cx))?;
+            match ready.try_io(|fd| sys::accept(fd.get_ref())) {
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => (),
+            }
         }
     }
 }

@@ -59,6 +59,11 @@ pub const TESTS: &[Test] = &[
         many_pods,
     ),
     (
+        "socket_of_a_living_agent_is_never_taken_away",
+        &[],
+        living_agent,
+    ),
+    (
         "request_that_is_dropped_is_refused",
         &["ip"],
         dropped_request,
@@ -267,6 +272,31 @@ fn agent_restarts() {
         drop(stale);
         let _server = server(&path);
         connected(&mut client).await;
+    });
+}
+
+fn living_agent() {
+    let (_folder, path) = folder();
+    let bind_ours = || Server::bind(&path, ServerConfig::default(), Arc::new(()));
+    block_on(async {
+        // An agent that is too busy to accept: the next connection would have to wait.
+        let busy = seqpacket();
+        bind(busy.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        listen(&busy, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+        let _waiting = raw_connect(&path);
+        let error = bind_ours().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}");
+        assert!(path.exists(), "the file is the other's");
+        drop(busy);
+
+        // A file that somebody else put in the place of ours stays when we go.
+        let older = bind_ours().unwrap();
+        fs::remove_file(&path).unwrap();
+        let newer = bind_ours().unwrap();
+        drop(older);
+        assert!(path.exists(), "the successor's file");
+        drop(newer);
+        assert!(!path.exists(), "our own file");
     });
 }
 

@@ -2,6 +2,7 @@
 
 use super::registry::{Command, Registry, Seat, Ticket};
 use crate::events::ZdsDisconnected;
+use crate::zds::client::chain;
 use crate::zds::message::{BadMessage, Order};
 use crate::zds::session::AgentSession;
 use crate::zds::wire::{BUFFER, Packets};
@@ -41,9 +42,10 @@ pub(super) async fn serve(socket: OwnedFd, registry: Arc<Registry>) {
         }
         Err(error) => Ended::Broken(error),
     };
-    tracing::info!(reason = %ended, "a proxy is gone");
+    let reason = chain(&ended);
+    tracing::info!(%reason, "a proxy is gone");
     registry.events().zds_disconnected(&ZdsDisconnected {
-        reason: ended.to_string(),
+        reason,
         pause: Duration::ZERO,
     });
 }

@@ -62,8 +62,8 @@ impl Registry {
         &self.config
     }
 
-    pub(super) fn events(&self) -> &dyn Events {
-        self.events.as_ref()
+    pub(super) const fn events(&self) -> &Arc<dyn Events> {
+        &self.events
     }
 
     pub(super) fn synced(&self) -> usize {
