@@ -17,6 +17,8 @@
 mod capture;
 #[path = "namespaces/handover.rs"]
 mod handover;
+#[path = "namespaces/matrix.rs"]
+mod matrix;
 #[path = "namespaces/rig.rs"]
 mod rig;
 #[path = "namespaces/sockets.rs"]
@@ -38,6 +40,7 @@ fn main() {
     let all = [
         capture::TESTS,
         handover::TESTS,
+        matrix::TESTS,
         sockets::TESTS,
         traffic::TESTS,
         zds::TESTS,

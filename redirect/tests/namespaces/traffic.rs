@@ -64,17 +64,17 @@ pub const TESTS: &[Test] = &[
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The pod's and the outside's address of each family.
-const FAMILIES: [(&str, &str); 2] = [("10.1.0.2", "10.1.0.1"), ("fd00:1::2", "fd00:1::1")];
+pub const FAMILIES: [(&str, &str); 2] = [("10.1.0.2", "10.1.0.1"), ("fd00:1::2", "fd00:1::1")];
 
-fn presets() -> [Spec; 2] {
+pub fn presets() -> [Spec; 2] {
     [Spec::ambient(), Spec::ambient_exact()]
 }
 
-fn at(ip: &str, port: u16) -> SocketAddr {
+pub fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
 
-fn listener(netns: &Netns, port: u16) -> Listener {
+pub fn listener(netns: &Netns, port: u16) -> Listener {
     let config = ListenConfig::wildcard(port)
         .transparency(Transparency::Require)
         .mark(PROXY_MARK);
@@ -82,7 +82,7 @@ fn listener(netns: &Netns, port: u16) -> Listener {
 }
 
 /// An app's listener: neither marked nor transparent.
-fn app(netns: &Netns, port: u16) -> TcpListener {
+pub fn app(netns: &Netns, port: u16) -> TcpListener {
     listen(netns, &ListenConfig::wildcard(port)).unwrap().socket
 }
 
