@@ -21,7 +21,8 @@ use tokio::time::{Instant, Sleep};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RelayConfig {
-    /// How long a relay may go without a byte once one direction has ended. Default: 10 min.
+    /// How long a relay may go without a byte once one side has ended its direction, also while
+    /// what it sent before waits for the other side. Default: 10 min.
     pub half_closed: Duration,
 }
 
@@ -208,7 +209,7 @@ impl<A: Leg, B: Leg, M: Meter> Relay<A, B, M> {
 
     /// Resolves when one direction has ended and the other made no progress for too long.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.forth.has_ended() && !self.back.has_ended() {
+        if self.forth.is_open() && self.back.is_open() {
             return Poll::Pending;
         }
         let moved = self.forth.total().saturating_add(self.back.total());

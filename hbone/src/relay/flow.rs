@@ -61,6 +61,11 @@ impl Flow {
         std::mem::take(&mut self.unpublished)
     }
 
+    /// Whether the source may send more.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
     /// Whether the end was passed on, or can no longer be.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended | State::Refused(_))

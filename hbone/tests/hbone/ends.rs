@@ -450,6 +450,27 @@ async fn half_closed_relay_without_progress_ends() {
     assert!((110..=120).contains(&elapsed), "ended after {elapsed} s");
 }
 
+#[tokio::test(start_paused = true)]
+async fn half_closed_relay_whose_last_bytes_nobody_takes_ends() {
+    let _trace = trace();
+    let (mut client, a) = tokio::io::duplex(64);
+    let (b, _never_reads) = tokio::io::duplex(64);
+    let config = RelayConfig::default();
+    let (a, b) = (
+        meshwright_hbone::StreamLeg::new(a),
+        meshwright_hbone::StreamLeg::new(b),
+    );
+    let relayed = tokio::spawn(async move { relay(a, b, &config, ()).await });
+    client.write_all(&[1; 200]).await.unwrap();
+    client.shutdown().await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(601), relayed).await;
+    let end = end
+        .expect("the deadline counts from the last byte")
+        .unwrap();
+    assert_eq!(end.reason, EndReason::HalfClosedTimeout);
+    assert_eq!(end.a_to_b, 64);
+}
+
 #[tokio::test]
 async fn leg_reports_what_it_was_told() {
     let _trace = trace();
