@@ -72,10 +72,14 @@ impl Quotas {
     pub fn connection(&self, peer: &SpiffeId) -> Result<ConnectionSlot, QuotaExceeded> {
         let max = self.shared.config.connections;
         let mut peers = self.shared.lock();
-        let counts = Arc::clone(peers.entry(peer.clone()).or_default());
-        if counts.connections.load(Ordering::Relaxed) >= max {
+        let held = peers
+            .get(peer)
+            .map_or(0, |counts| counts.connections.load(Ordering::Relaxed));
+        // Before there is an entry, so that a refusal leaves none.
+        if held >= max {
             return Err(QuotaExceeded::connections(max));
         }
+        let counts = Arc::clone(peers.entry(peer.clone()).or_default());
         counts.connections.fetch_add(1, Ordering::Relaxed);
         Ok(ConnectionSlot {
             shared: Arc::clone(&self.shared),
@@ -242,5 +246,8 @@ mod tests {
         assert_eq!(quotas.peers(), 9);
         drop(slots);
         assert_eq!(quotas.peers(), 0);
+        let nobody = self::quotas(0, 0);
+        nobody.connection(&id("a")).unwrap_err();
+        assert_eq!(nobody.peers(), 0, "a refusal leaves nothing behind");
     }
 }

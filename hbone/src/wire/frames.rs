@@ -75,6 +75,11 @@ impl Bucket {
         }
     }
 
+    /// Gives one token more.
+    fn earn(&mut self) {
+        self.tokens = self.rate.burst.min(self.tokens.saturating_add(1));
+    }
+
     /// Takes one token; the clock is asked only when they have run out.
     fn take(&mut self, now: impl FnOnce() -> Duration) -> bool {
         if self.tokens == 0 {
@@ -102,8 +107,6 @@ pub(crate) struct Seen {
     pub(crate) settings_ack: bool,
     /// The peer wants no new streams.
     pub(crate) goaway: bool,
-    /// The peer opened a stream.
-    pub(crate) headers: bool,
     /// Bytes in DATA frames of 1 KiB or more.
     pub(crate) bulk: u64,
     /// The peer overran a budget; nothing more should be read.
@@ -113,6 +116,8 @@ pub(crate) struct Seen {
 /// Follows the frame borders in a byte stream.
 #[derive(Debug)]
 pub(crate) struct FrameWatch {
+    /// HEADERS are answers, not requests: the peer is a server.
+    answers: bool,
     /// Bytes before the first frame: the client's preface.
     skip: u64,
     header: [u8; HEADER_LEN],
@@ -124,9 +129,11 @@ pub(crate) struct FrameWatch {
 }
 
 impl FrameWatch {
-    /// Makes a watch of a stream whose first `preface` bytes are no frames.
+    /// Makes a watch of a stream whose first `preface` bytes are no frames; without a preface, it is
+    /// a server's.
     pub(crate) fn new(preface: usize, budgets: Budgets) -> Self {
         Self {
+            answers: preface == 0,
             skip: preface as u64,
             header: [0; HEADER_LEN],
             have: 0,
@@ -182,7 +189,11 @@ impl FrameWatch {
             }
             WINDOW_UPDATE | CONTINUATION => true,
             HEADERS => {
-                self.seen.headers = true;
+                // A server resets each stream that it refuses after its answer. The client asked
+                // for the answer, so this is no flood.
+                if self.answers {
+                    self.resets.earn();
+                }
                 true
             }
             RST_STREAM => self.resets.take(now),
@@ -275,6 +286,25 @@ mod tests {
             feed(&mut watch, 1, kind, len, 0);
             assert_eq!(watch.seen().flood, Some(limit));
         }
+    }
+
+    #[test]
+    fn each_answer_allows_the_reset_that_follows_it_and_no_request_does() {
+        let _trace = trace();
+        let rounds = |preface: usize| {
+            let mut watch = FrameWatch::new(preface, Budgets::default());
+            watch.observe(&vec![0; preface], || Duration::ZERO);
+            for _ in 0..1000 {
+                feed(&mut watch, 1, 1, 9, 0);
+                feed(&mut watch, 1, 3, 4, 0);
+            }
+            watch
+        };
+        let mut server = rounds(0);
+        assert_eq!(server.seen().flood, None);
+        feed(&mut server, 201, 3, 4, 0);
+        assert_eq!(server.seen().flood, Some(Limit::StreamResets));
+        assert_eq!(rounds(24).seen().flood, Some(Limit::StreamResets));
     }
 
     #[test]
