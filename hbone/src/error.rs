@@ -103,7 +103,8 @@ pub enum ConnectError {
     /// Our own certificate has expired; nothing is sent with it.
     #[error("own certificate has expired")]
     Expired,
-    /// The peer said that it has not looked at the request: GOAWAY or `REFUSED_STREAM`, twice.
+    /// The peer has not looked at the request, twice: it said GOAWAY or `REFUSED_STREAM`, it closed
+    /// the connection before, or it allows no streams.
     #[error("{peer} takes no new tunnels")]
     Unprocessed {
         /// The address that was dialed.

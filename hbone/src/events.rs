@@ -96,6 +96,8 @@ pub enum CloseReason {
     Lost,
     /// The peer closed it, or broke the protocol.
     Peer,
+    /// A rotation of our own took away the root that vouched for the peer.
+    Untrusted,
 }
 
 /// See [`Events::request_refused`].

@@ -121,6 +121,7 @@ mod relay;
 mod serve;
 mod server;
 mod tls;
+mod trust;
 mod tunnel;
 mod wire;
 

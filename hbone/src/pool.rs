@@ -82,8 +82,9 @@ impl<D: Dial> Pool<D> {
     /// Opens a tunnel to `target` as `member`.
     ///
     /// Uses a connection that has room, joins a dial under way, or dials. When the peer says that
-    /// it has not looked at the request (it is draining, or its limit is reached), or ends a new
-    /// connection before the request, a second connection is tried, once. Cancel safe: a dial that was begun goes on for others.
+    /// it has not looked at the request (it is draining, or its limit is reached), or ends a
+    /// connection before the request, a new connection is tried, once. Cancel safe: a dial that was
+    /// begun goes on for others.
     ///
     /// # Errors
     ///
@@ -120,7 +121,7 @@ impl<D: Dial> Pool<D> {
         self.shared.connections()
     }
 
-    /// Returns how many tunnels are open or being opened.
+    /// Returns how many tunnels are open or being opened on connections that take more.
     #[must_use]
     pub fn tunnels(&self) -> usize {
         self.shared.tunnels()
@@ -131,11 +132,14 @@ impl<D: Dial> Pool<D> {
         member: &Member,
         target: Target,
     ) -> Result<(Tunnel, http::HeaderMap), ConnectError> {
+        if member.is_expired() {
+            return Err(ConnectError::Expired);
+        }
         let key = Key::new(member.id().clone(), &target);
         let peer = target.address;
-        let (mut tried, mut dialed_again) = (false, false);
+        let (mut again, mut dialed_again) = (false, false);
         loop {
-            let (opener, lease) = match self.checkout(&key, member, &target).await {
+            let (opener, lease) = match self.checkout(&key, member, &target, again).await {
                 Ok(place) => place,
                 // Whoever accepted the connection ended it before a request could be sent, as a
                 // proxy does that is being replaced. Its successor answers the next dial.
@@ -149,15 +153,8 @@ impl<D: Dial> Pool<D> {
                 Ok((stream, headers)) => {
                     return Ok((Tunnel::new(stream, Lease::Pool(lease)), headers));
                 }
-                // Nothing was sent, and each turn takes one dead connection out of the pool.
                 Err(OpenError::Closed) => lease.retire(),
-                Err(OpenError::Unprocessed) => {
-                    lease.refused();
-                    if tried {
-                        return Err(ConnectError::Unprocessed { peer });
-                    }
-                    tried = true;
-                }
+                Err(OpenError::Unprocessed) => lease.refused(),
                 Err(OpenError::Refused(status)) => {
                     let status = status.as_u16();
                     return Err(ConnectError::Refused { peer, status });
@@ -170,18 +167,24 @@ impl<D: Dial> Pool<D> {
                     return Err(ConnectError::Timeout { peer, step });
                 }
             }
+            // Nobody has looked at the request. Others of the pool may be as dead or as drained as
+            // this connection was: a new one decides.
+            if std::mem::replace(&mut again, true) {
+                return Err(ConnectError::Unprocessed { peer });
+            }
         }
     }
 
-    /// Finds or makes a connection with room.
+    /// Finds or makes a connection with room; with `new`, one that is not there yet.
     async fn checkout(
         &self,
         key: &Key,
         member: &Member,
         target: &Target,
+        new: bool,
     ) -> Result<(Opener, StreamLease), ConnectError> {
         loop {
-            let waiting = match self.shared.checkout(key)? {
+            let waiting = match self.shared.checkout(key, new)? {
                 Ticket::Ready(opener, lease) => return Ok((opener, lease)),
                 Ticket::Wait(waiting) => waiting,
                 Ticket::Dial(dial, waiting) => {

@@ -19,9 +19,10 @@ use crate::{
     error::AcceptError,
     events::{Limit, LimitReached, Role},
     tls::TlsStream,
+    trust::Trust,
     wire,
 };
-use meshwright_identity::{Member, PeerSvid};
+use meshwright_identity::{Member, PeerSvid, svid::Purpose};
 use rustls::ServerConnection as TlsServer;
 use std::io;
 use tokio::{
@@ -53,6 +54,7 @@ where
             .events
             .limit_reached(&LimitReached { role, peer, limit });
     };
+    let rotations = member.rotations();
     let tls = accept_member(io, member, config)
         .await
         .inspect_err(|error| {
@@ -79,8 +81,8 @@ where
             return Err(AcceptError::Timeout { step });
         }
     };
-    let age = config.age(member, &peer);
-    Ok(ServerConnection::new(driver, peer, slot, config, age))
+    let trust = Trust::new(member, Purpose::Client, rotations);
+    Ok(ServerConnection::new(driver, (peer, trust), slot, config))
 }
 
 async fn accept_member<T>(

@@ -1,6 +1,10 @@
 //! Settings of the pool.
 
-use crate::{lifetime::Times, server::jittered, wire};
+use crate::{
+    lifetime::{Times, age_limit},
+    server::jittered,
+    wire,
+};
 use std::{num::NonZeroU32, time::Duration};
 
 /// Settings of a [`Pool`](super::Pool).
@@ -14,7 +18,7 @@ pub struct PoolConfig {
     pub(super) tls_deadline: Duration,
     pub(super) settings_deadline: Duration,
     pub(super) answer_deadline: Duration,
-    pub(super) max_age: Duration,
+    max_age: Duration,
     idle: Duration,
     ping_every: Duration,
     ping_answer: Duration,
@@ -127,14 +131,15 @@ impl PoolConfig {
         self
     }
 
-    pub(super) fn times(&self, age: Duration) -> Times {
+    /// The timers of a connection whose peer's certificate ends after `rest`.
+    pub(super) fn times(&self, rest: Duration) -> Times {
         Times {
             settings: self.settings_deadline,
             first_request: None,
             ping_every: jittered(self.ping_every),
             ping_answer: self.ping_answer,
             idle: self.idle,
-            age,
+            age: age_limit(self.max_age, rest),
         }
     }
 }

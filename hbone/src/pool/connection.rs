@@ -4,14 +4,15 @@ use super::{Dial, PoolConfig, Target, membership::Id, shared::Shared};
 use crate::{
     error::ConnectError,
     events::{CloseReason, ConnectionClosed, ConnectionOpened, Limit, LimitReached, Role},
-    lifetime::{Action, Lifetime, age_limit},
+    lifetime::{Action, Lifetime},
     tls::TlsStream,
+    trust::Trust,
     wire::{
         self,
         client::{Driver, Opener},
     },
 };
-use meshwright_identity::{Member, PeerSvid, SpiffeId};
+use meshwright_identity::{Member, PeerSvid, SpiffeId, svid::Purpose};
 use rustls::{ClientConnection, pki_types::ServerName};
 use std::{
     future::{Future, poll_fn},
@@ -20,7 +21,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::{Duration, UNIX_EPOCH},
+    time::Duration,
 };
 use tokio::{
     task::JoinSet,
@@ -104,7 +105,7 @@ struct Established {
     driver: Driver,
     peer: PeerSvid,
     address: SocketAddr,
-    age: Duration,
+    trust: Trust,
 }
 
 async fn establish<D: Dial>(
@@ -129,8 +130,8 @@ async fn establish<D: Dial>(
         let source = Arc::new(source);
         ConnectError::Tls { peer, source }
     };
+    let rotations = member.rotations();
     let client_config = member.client_config(&target.accepted);
-    let now = client_config.time_provider.current_time();
     // No server name is sent, and the verifier goes by identity.
     let name = ServerName::from(peer.ip());
     let client = ClientConnection::new(client_config, name)
@@ -146,17 +147,15 @@ async fn establish<D: Dial>(
         .await
         .map_err(|_elapsed| late(Limit::Settings))?
         .map_err(|source| ConnectError::Http2 { peer, source })?;
-    let end = svid
-        .not_after
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let rest = now.map(|now| end.saturating_sub(Duration::from_secs(now.as_secs())));
+    if driver.max_streams() == 0 {
+        return Err(ConnectError::Unprocessed { peer });
+    }
     Ok(Established {
         opener,
         driver,
         peer: svid,
         address: peer,
-        age: age_limit(config.max_age, rest.unwrap_or_default()),
+        trust: Trust::new(member, Purpose::Server, rotations),
     })
 }
 
@@ -185,7 +184,7 @@ impl Established {
             driver,
             peer,
             address,
-            age,
+            trust,
         } = self;
         let (role, address) = (Role::Client, Some(address));
         let opened = ConnectionOpened {
@@ -194,7 +193,7 @@ impl Established {
             address,
         };
         shared.events().connection_opened(&opened);
-        let mut lifetime = Lifetime::new(config.times(age));
+        let mut lifetime = Lifetime::new(config.times(trust.rest(&peer)));
         lifetime.settings_done();
         shared.established(id, &opener, driver.max_streams());
         // From here on the pool's handle and the streams keep the connection open.
@@ -205,7 +204,8 @@ impl Established {
         let mut run = Run {
             id,
             shared,
-            peer: &peer.id,
+            peer: &peer,
+            trust,
             driver,
             lifetime,
             started,
@@ -232,7 +232,8 @@ impl Established {
 struct Run<'a> {
     id: Id,
     shared: &'a Arc<Shared>,
-    peer: &'a SpiffeId,
+    peer: &'a PeerSvid,
+    trust: Trust,
     driver: Driver,
     lifetime: Lifetime,
     started: Instant,
@@ -272,6 +273,7 @@ impl Run<'_> {
             }
             if self.driver.poll_pong(cx).is_ready() {
                 self.lifetime.pong();
+                self.arm();
             }
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
@@ -285,24 +287,37 @@ impl Run<'_> {
     /// Does what is due; returns why the connection ends at once, if it does.
     fn serve_timer(&mut self) -> Option<CloseReason> {
         let now = self.started.elapsed();
-        if let Some((streams, used)) = self.shared.usage(self.id) {
-            let used_since = std::mem::replace(&mut self.used, used) != used;
-            self.lifetime.streams(streams > 0 || used_since, now);
+        if self.trust.rotated() && !self.driver.tls(|tls| self.trust.vouches(tls)) {
+            return Some(CloseReason::Untrusted);
         }
+        // The timers run on the monotonic clock; this one is for a wall clock that was moved.
+        if !self.retired && self.trust.has_ended(self.peer) {
+            limit_reached(self.shared, Some(&self.peer.id), Limit::Age);
+            self.retire();
+        }
+        // A retired connection is not in the pool's books; its tunnels go on.
+        let (streams, used) = self.shared.usage(self.id).unwrap_or((0, self.used));
+        let used_since = std::mem::replace(&mut self.used, used) != used;
+        let open = streams > 0 || used_since || self.driver.has_tunnels();
+        self.lifetime.streams(open, now);
         loop {
             match self.lifetime.poll(now) {
                 Some(Action::Ping) => self.driver.ping(),
                 Some(Action::Drain(limit)) => {
-                    limit_reached(self.shared, Some(self.peer), limit);
+                    limit_reached(self.shared, Some(&self.peer.id), limit);
                     self.retire();
                 }
                 Some(Action::Close(limit)) => return Some(CloseReason::Limit(limit)),
                 None => break,
             }
         }
+        self.arm();
+        None
+    }
+
+    fn arm(&mut self) {
         let next = self.started + self.lifetime.next();
         self.timer.as_mut().reset(next);
-        None
     }
 
     fn retire(&mut self) {

@@ -93,15 +93,23 @@ impl<K: Clone + Eq + Hash> Membership<K> {
 
     /// Decides about a request.
     ///
-    /// The fullest connection with room is used, so that surplus ones run empty and idle out.
-    pub(crate) fn checkout(&mut self, key: &K) -> Checkout {
+    /// The fullest connection with room is used, so that surplus ones run empty and idle out. With
+    /// `new`, a dial is preferred to a connection that is there.
+    pub(crate) fn checkout(&mut self, key: &K, new: bool) -> Checkout {
+        match self.decide(key, new) {
+            Checkout::Full if new => self.decide(key, false),
+            decision => decision,
+        }
+    }
+
+    fn decide(&mut self, key: &K, new: bool) -> Checkout {
         self.turn += 1;
         let ids = self.keys.get(key).map(Vec::as_slice).unwrap_or_default();
         let (mut best, mut dial) = (None, None);
         for id in ids {
             match self.members.get(id).map(|member| member.state) {
                 Some(State::Open { streams, cap })
-                    if streams < cap && best.is_none_or(|(most, _)| streams > most) =>
+                    if !new && streams < cap && best.is_none_or(|(most, _)| streams > most) =>
                 {
                     best = Some((streams, *id));
                 }

@@ -70,12 +70,12 @@ impl Shared {
         self.lock().membership.streams()
     }
 
-    pub(super) fn checkout(self: &Arc<Self>, key: &Key) -> Result<Ticket, ConnectError> {
+    pub(super) fn checkout(self: &Arc<Self>, key: &Key, new: bool) -> Result<Ticket, ConnectError> {
         let mut state = self.lock();
         if state.draining {
             return Err(ConnectError::Draining);
         }
-        let (id, dial) = match state.membership.checkout(key) {
+        let (id, dial) = match state.membership.checkout(key, new) {
             Checkout::Use(id) => {
                 let opener = state.openers.get(&id).cloned();
                 drop(state);

@@ -3,12 +3,7 @@
 use crate::{
     drain::DrainWatch, events::Events, lifetime::Times, lifetime::age_limit, quotas::Quotas, wire,
 };
-use meshwright_identity::{Member, PeerSvid};
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Settings of all connections of a listener; cheap to clone.
 #[derive(Clone)]
@@ -128,25 +123,15 @@ impl ServerConfig {
         self
     }
 
-    /// How long a connection of this peer takes new tunnels.
-    pub(super) fn age(&self, member: &Member, peer: &PeerSvid) -> Duration {
-        let now = member.server_config().time_provider.current_time();
-        let end = peer
-            .not_after
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let rest = now.map(|now| end.saturating_sub(Duration::from_secs(now.as_secs())));
-        age_limit(self.max_age, rest.unwrap_or_default())
-    }
-
-    pub(super) fn times(&self, age: Duration) -> Times {
+    /// The timers of a connection whose peer's certificate ends after `rest`.
+    pub(super) fn times(&self, rest: Duration) -> Times {
         Times {
             settings: self.settings_deadline,
             first_request: Some(self.first_request),
             ping_every: jittered(self.ping_every),
             ping_answer: self.ping_answer,
             idle: self.idle,
-            age,
+            age: age_limit(self.max_age, rest),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     },
     lifetime::{Action, Lifetime},
     quotas::ConnectionSlot,
+    trust::Trust,
     tunnel::Lease,
     wire::server::{Driver, Incoming},
 };
@@ -24,6 +25,9 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
+/// How long requests may come after a GOAWAY. `h2` takes them until the peer answers a PING, which
+/// is the peer's to do.
+const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// How long a closing connection may take to send its GOAWAY.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -33,6 +37,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 pub struct ServerConnection {
     driver: Driver,
     peer: Arc<PeerSvid>,
+    trust: Trust,
     slot: Option<ConnectionSlot>,
     events: Arc<dyn Events>,
     drain: Option<Watching>,
@@ -42,6 +47,8 @@ pub struct ServerConnection {
     timer: Pin<Box<Sleep>>,
     armed: Duration,
     busy: bool,
+    /// When the peer was asked for no more requests.
+    draining: Option<Instant>,
     /// Why it ends, once that is known.
     ending: Option<CloseReason>,
     closing: bool,
@@ -73,12 +80,11 @@ impl Watching {
 impl ServerConnection {
     pub(super) fn new(
         driver: Driver,
-        peer: PeerSvid,
+        (peer, trust): (PeerSvid, Trust),
         slot: Option<ConnectionSlot>,
         config: &ServerConfig,
-        age: Duration,
     ) -> Self {
-        let lifetime = Lifetime::new(config.times(age));
+        let lifetime = Lifetime::new(config.times(trust.rest(&peer)));
         let armed = lifetime.next();
         let (role, address) = (Role::Server, None);
         let opened = ConnectionOpened {
@@ -90,6 +96,7 @@ impl ServerConnection {
         Self {
             driver,
             peer: Arc::new(peer),
+            trust,
             slot,
             events: Arc::clone(&config.events),
             drain: config.drain.clone().map(Watching::new),
@@ -98,6 +105,7 @@ impl ServerConnection {
             timer: Box::pin(tokio::time::sleep(armed)),
             armed,
             busy: false,
+            draining: None,
             ending: None,
             closing: false,
             over: false,
@@ -160,8 +168,10 @@ impl ServerConnection {
 
     /// Asks the peer for no more tunnels (GOAWAY); running ones go on until they end.
     ///
-    /// Requests that were on their way are still yielded.
+    /// Requests that were on their way are still yielded; those that come 10 s later are refused as
+    /// not looked at.
     pub fn drain(&mut self) {
+        self.draining.get_or_insert_with(Instant::now);
         self.ending.get_or_insert(CloseReason::Drained);
         self.lifetime.drain();
         self.driver.drain();
@@ -233,10 +243,17 @@ impl ServerConnection {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.driver.poll_pong(cx).is_ready() {
             self.lifetime.pong();
+            if !self.closing {
+                self.arm(self.lifetime.next());
+            }
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if self.closing {
                 return Poll::Ready(false);
+            }
+            if self.trust.rotated() && !self.driver.tls(|tls| self.trust.vouches(tls)) {
+                self.close_for(CloseReason::Untrusted, false);
+                return Poll::Ready(true);
             }
             match self.lifetime.poll(self.started.elapsed()) {
                 Some(Action::Ping) => self.driver.ping(),
@@ -261,6 +278,11 @@ impl ServerConnection {
 
     /// Answers what breaks a rule or a quota; returns what is for the caller.
     fn check(&self, incoming: Incoming) -> Option<ConnectRequest> {
+        if self.is_too_late() {
+            incoming.reject();
+            self.limit_reached(Limit::Age);
+            return None;
+        }
         let authority = match request::check(&incoming.head) {
             Ok(authority) => authority,
             Err(reason) => {
@@ -282,6 +304,15 @@ impl ServerConnection {
                 None
             }
         }
+    }
+
+    /// Whether no request may come any more: the peer's certificate has ended, or the peer goes on
+    /// as if there had been no GOAWAY.
+    fn is_too_late(&self) -> bool {
+        let drained = self
+            .draining
+            .is_some_and(|since| since.elapsed() > DRAIN_GRACE);
+        drained || self.trust.has_ended(&self.peer)
     }
 
     fn limit_reached(&self, limit: Limit) {

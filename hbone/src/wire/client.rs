@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{authority::Authority, error::Reset, tls::TlsStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use rustls::CommonState;
 use std::{
     future::{Future, poll_fn},
     io as stdio,
@@ -133,9 +134,19 @@ impl Driver {
         changed
     }
 
+    /// Shows what the TLS handshake agreed on.
+    pub(crate) fn tls<R>(&self, look: impl FnOnce(&CommonState) -> R) -> R {
+        self.io.tls(look)
+    }
+
     /// What the peer has sent so far.
     pub(crate) fn seen(&self) -> Seen {
         self.io.seen()
+    }
+
+    /// Whether a tunnel is open.
+    pub(crate) fn has_tunnels(&self) -> bool {
+        self.credit.streams() > 0
     }
 
     /// How many streams the peer takes at a time.

@@ -5,6 +5,7 @@
 
 use super::frames::{FrameWatch, Seen};
 use crate::tls::TlsStream;
+use rustls::CommonState;
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -48,6 +49,11 @@ impl Io {
     /// What the peer has sent so far, by frame headers.
     pub(crate) fn seen(&self) -> Seen {
         self.lock().watch.seen()
+    }
+
+    /// Shows what the TLS handshake agreed on.
+    pub(crate) fn tls<R>(&self, look: impl FnOnce(&CommonState) -> R) -> R {
+        look(self.lock().tls.state())
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{error::Reset, tls::TlsStream};
 use http::{HeaderMap, Request, Response, StatusCode, request::Parts};
+use rustls::CommonState;
 use std::{
     future::{Future, poll_fn},
     io as stdio,
@@ -119,6 +120,11 @@ impl Driver {
             self.tuner.changed(received);
         }
         changed
+    }
+
+    /// Shows what the TLS handshake agreed on.
+    pub(crate) fn tls<R>(&self, look: impl FnOnce(&CommonState) -> R) -> R {
+        self.io.tls(look)
     }
 
     /// What the peer has sent so far.

@@ -158,6 +158,47 @@ async fn many_aborted_tunnels_of_an_honest_peer_are_no_attack() {
     );
 }
 
+/// `h2` takes requests until its PING is answered; a peer may answer all others.
+#[tokio::test]
+async fn peer_that_ignores_goaway_opens_no_tunnel_for_ever() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let mut server = mesh.server().await;
+    let mut stream = mesh.raw_client(server.addr).await;
+    let mut bytes = PREFACE.to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    bytes.extend(frame(4, 1, 0, &[]));
+    bytes.extend(frame(1, 4, 1, &connect("10.0.0.1:80")));
+    stream.write_all(&bytes).await.unwrap();
+    stream.flush().await.unwrap();
+    let _tunnel = server.accept().await;
+    server.drain.start();
+    stream
+        .write_all(&frame(1, 4, 3, &connect("10.0.0.1:80")))
+        .await
+        .unwrap();
+    stream.flush().await.unwrap();
+    let _on_its_way = server.accept().await;
+
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(11)).await;
+    tokio::time::resume();
+    stream
+        .write_all(&frame(1, 4, 5, &connect("10.0.0.1:80")))
+        .await
+        .unwrap();
+    stream.flush().await.unwrap();
+    let refusal = frame(3, 0, 5, &7_u32.to_be_bytes());
+    let mut got = Vec::new();
+    let refused = async {
+        while !got.windows(refusal.len()).any(|part| part == refusal) {
+            assert!(stream.read_buf(&mut got).await.unwrap() > 0);
+        }
+    };
+    soon("the late request is refused as not looked at", refused).await;
+    assert!(!server.has_request());
+}
+
 type Broken = (&'static str, Vec<u8>, &'static [u32]);
 
 /// Frames on streams that HTTP/2 does not allow, and the error codes that may answer them.

@@ -16,3 +16,4 @@ mod hostile;
 mod mesh;
 mod pool;
 mod serving;
+mod trust;

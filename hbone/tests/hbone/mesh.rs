@@ -8,10 +8,18 @@ use meshwright_hbone::{
     },
 };
 use meshwright_identity::{
-    AcceptedPeers, Member, SpiffeId, TrustDomain, ca::CertificateAuthority, tls::TlsEngine,
+    AcceptedPeers, Member, SpiffeId, Svid, TrustDomain, ca::CertificateAuthority, tls::TlsEngine,
 };
 use meshwright_testkit::Recorder;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use rustls::{pki_types::UnixTime, time_provider::TimeProvider};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -25,6 +33,27 @@ pub(crate) async fn soon<F: Future>(rule: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(output) => output,
         Err(_elapsed) => panic!("did not happen: {rule}"),
+    }
+}
+
+/// 2026-01-01T00:00:00Z, until it is moved.
+#[derive(Debug)]
+pub(crate) struct Clock(AtomicU64);
+
+impl Clock {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(1_767_225_600)))
+    }
+
+    pub(crate) fn forward(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = self.0.load(Ordering::SeqCst);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
 
@@ -42,6 +71,16 @@ impl Mesh {
         }
     }
 
+    /// A mesh whose wall clock the test moves.
+    pub(crate) fn with_clock(clock: &Arc<Clock>) -> Self {
+        let trust_domain = TrustDomain::parse("cluster.local").unwrap();
+        let clock: Arc<dyn TimeProvider> = Arc::clone(clock) as _;
+        Self {
+            authority: CertificateAuthority::with_clock(trust_domain, Arc::clone(&clock)).unwrap(),
+            engine: TlsEngine::with_clock(clock),
+        }
+    }
+
     pub(crate) fn id(name: &str) -> SpiffeId {
         SpiffeId::parse(&format!("spiffe://cluster.local/ns/test/sa/{name}")).unwrap()
     }
@@ -53,6 +92,11 @@ impl Mesh {
     pub(crate) fn member_for(&self, name: &str, validity: Duration) -> Member {
         let svid = self.authority.issue(&Self::id(name), validity).unwrap();
         Member::new(svid, &self.engine).unwrap()
+    }
+
+    pub(crate) fn svid(&self, name: &str) -> Svid {
+        let hour = Duration::from_secs(3600);
+        self.authority.issue(&Self::id(name), hour).unwrap()
     }
 
     pub(crate) async fn server(&self) -> Server {
@@ -74,9 +118,10 @@ impl Mesh {
         let config = adjust(config);
         let member = self.member("server");
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept_all(listener, member, config, requests, ends));
+        tasks.spawn(accept_all(listener, member.clone(), config, requests, ends));
         Server {
             addr,
+            member,
             requests: incoming,
             ends: ended,
             drain,
@@ -87,8 +132,13 @@ impl Mesh {
 
     /// A TLS connection to `addr` with nothing on top.
     pub(crate) async fn raw_client(&self, addr: SocketAddr) -> RawTls {
+        self.raw_client_as(&self.member("client"), addr).await
+    }
+
+    /// As [`raw_client`](Self::raw_client), with credentials of the test's.
+    pub(crate) async fn raw_client_as(&self, member: &Member, addr: SocketAddr) -> RawTls {
         let accepted = AcceptedPeers::from(Self::id("server"));
-        let config = self.member("client").client_config(&accepted);
+        let config = member.client_config(&accepted);
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let name = rustls::pki_types::ServerName::from(addr.ip());
@@ -158,6 +208,7 @@ async fn accept_all(
 
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
+    pub(crate) member: Member,
     requests: mpsc::Receiver<ConnectRequest>,
     ends: mpsc::Receiver<Result<(), String>>,
     pub(crate) drain: Drain,

@@ -349,6 +349,95 @@ async fn refused_stream_is_retried_on_a_new_connection() {
 }
 
 #[tokio::test]
+async fn request_that_a_draining_connection_refuses_goes_to_a_new_one_past_others() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let raw = mesh.raw_server().await;
+    let (pool, member) = (
+        pool_with(few_streams(1), Arc::new(())),
+        mesh.member("client"),
+    );
+    let draining = Arc::new(AtomicUsize::new(0));
+    let serve = async {
+        let mut connections = JoinSet::new();
+        for number in 0.. {
+            let stream = raw.accept().await;
+            let draining = Arc::clone(&draining);
+            connections.spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                    if number < draining.load(Ordering::SeqCst) {
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                    } else {
+                        let done = respond.send_response(http::Response::new(()), true);
+                        drop(done.unwrap());
+                    }
+                }
+            });
+        }
+    };
+    let requests = async {
+        let opened = tokio::join!(
+            pool.tunnel(&member, target(raw.addr())),
+            pool.tunnel(&member, target(raw.addr())),
+        );
+        assert!(opened.0.is_ok() && opened.1.is_ok());
+        assert_eq!(pool.connections(), 2);
+        drop(opened);
+        draining.store(2, Ordering::SeqCst);
+        pool.tunnel(&member, target(raw.addr())).await.unwrap();
+    };
+    tokio::select! {
+        () = soon("the request is served", requests) => {}
+        () = serve => {}
+    }
+}
+
+#[tokio::test]
+async fn peer_that_allows_no_streams_is_dialed_once_and_said_to_take_none() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let mut peer = mesh.server_with(|config| config.with_max_streams(0)).await;
+    let events = Recorded::default();
+    let pool = pool_with(PoolConfig::new(), Arc::new(events.clone()));
+    let member = mesh.member("client");
+    let refused = soon("the request fails", pool.tunnel(&member, peer.target())).await;
+    assert!(
+        matches!(refused, Err(ConnectError::Unprocessed { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(pool.connections(), 0);
+    drop(peer.end().await);
+    assert_eq!(peer.events.count(&Happened::Opened), 1);
+}
+
+#[tokio::test]
+async fn many_refusals_of_an_honest_peer_are_no_attack() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let mut peer = mesh.server().await;
+    let events = Recorded::default();
+    let pool = pool_with(PoolConfig::new(), Arc::new(events.clone()));
+    let member = mesh.member("client");
+    let (mut client, mut server) = open(&pool, &member, &mut peer).await;
+    let denied = http::StatusCode::UNAUTHORIZED;
+    for _ in 0..1000 {
+        let request = pool.tunnel(&member, peer.target());
+        let refuse = async { peer.request().await.refuse(denied) };
+        let (refused, ()) = tokio::join!(soon("it is refused", request), refuse);
+        assert!(matches!(
+            refused,
+            Err(ConnectError::Refused { status: 401, .. })
+        ));
+    }
+    client.write_all(b"x").await.unwrap();
+    server.read_exact(&mut [0]).await.unwrap();
+    for limited in [&events, &peer.events] {
+        assert_eq!(limited.count(&Happened::Limit(Limit::StreamResets)), 0);
+    }
+}
+
+#[tokio::test]
 async fn draining_pool_takes_nothing_new_and_its_tunnels_go_on() {
     let _trace = trace();
     let mesh = Mesh::new();
@@ -397,6 +486,34 @@ async fn pool_is_bounded_and_idle_connections_make_room() {
     client.unwrap();
     assert_eq!(pool.connections(), 1);
     assert_eq!(peer.end().await, Ok(()), "the idle one was closed in order");
+}
+
+/// A connection that a peer has drained early has no place in the pool's books any more.
+#[tokio::test]
+async fn tunnels_of_a_drained_connection_outlive_the_time_of_idle_ones() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let (mut drained, mut other) = (mesh.server().await, mesh.server().await);
+    let short = Duration::from_millis(20);
+    let config = PoolConfig::new()
+        .with_idle(short)
+        .with_ping(short, Duration::from_secs(9));
+    let (pool, member) = (pool_with(config, Arc::new(())), mesh.member("client"));
+    let emptied = async || {
+        while pool.connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (mut client, mut server) = open(&pool, &member, &mut drained).await;
+    drained.drain.start();
+    soon("the drained connection leaves the pool", emptied()).await;
+    // Each of these lives as long as a connection may be idle.
+    for _ in 0..3 {
+        drop(open(&pool, &member, &mut other).await);
+        soon("an idle connection is closed", emptied()).await;
+    }
+    client.write_all(b"x").await.unwrap();
+    server.read_exact(&mut [0]).await.unwrap();
 }
 
 #[tokio::test]

@@ -155,6 +155,7 @@ pub(crate) struct SystemClock;
 
 #[cfg(feature = "aws-lc-rs")]
 impl TimeProvider for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn current_time(&self) -> Option<UnixTime> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         now.ok().map(UnixTime::since_unix_epoch)

@@ -12,7 +12,7 @@ fn membership(streams: usize, connections: usize, per_key: usize) -> Membership<
 }
 
 fn dial(membership: &mut Membership<&'static str>, key: &'static str) -> Id {
-    match membership.checkout(&key) {
+    match membership.checkout(&key, false) {
         Checkout::Dial(id) => id,
         other => panic!("expected a dial, got {other:?}"),
     }
@@ -23,9 +23,9 @@ fn requests_join_a_dial_under_way() {
     let _trace = trace();
     let mut pool = membership(10, 9, 9);
     let id = dial(&mut pool, "a");
-    assert_eq!(pool.checkout(&"a"), Checkout::Join(id));
+    assert_eq!(pool.checkout(&"a", false), Checkout::Join(id));
     assert_eq!(pool.established(id, 10), 2, "both get a stream");
-    assert_eq!(pool.checkout(&"a"), Checkout::Use(id));
+    assert_eq!(pool.checkout(&"a", false), Checkout::Use(id));
     assert_eq!(pool.streams(), 3);
 }
 
@@ -34,7 +34,7 @@ fn another_connection_is_dialed_when_the_dial_cannot_carry_more() {
     let _trace = trace();
     let mut pool = membership(2, 9, 9);
     let first = dial(&mut pool, "a");
-    assert_eq!(pool.checkout(&"a"), Checkout::Join(first));
+    assert_eq!(pool.checkout(&"a", false), Checkout::Join(first));
     let second = dial(&mut pool, "a");
     assert_ne!(first, second);
 }
@@ -45,10 +45,10 @@ fn waiting_requests_beyond_the_peers_limit_ask_again() {
     let mut pool = membership(10, 9, 9);
     let id = dial(&mut pool, "a");
     for _ in 0..4 {
-        pool.checkout(&"a");
+        pool.checkout(&"a", false);
     }
     assert_eq!(pool.established(id, 3), 3, "the peer takes three");
-    assert!(matches!(pool.checkout(&"a"), Checkout::Dial(_)));
+    assert!(matches!(pool.checkout(&"a", false), Checkout::Dial(_)));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn saturated_connection_is_used_again_when_a_stream_has_ended() {
     let second = dial(&mut pool, "a");
     pool.established(second, 1);
     pool.stream_ended(id);
-    assert_eq!(pool.checkout(&"a"), Checkout::Use(id));
+    assert_eq!(pool.checkout(&"a", false), Checkout::Use(id));
 }
 
 #[test]
@@ -71,9 +71,9 @@ fn fullest_connection_is_used_so_that_others_run_empty() {
     pool.established(first, 1);
     let second = dial(&mut pool, "a");
     pool.established(second, 3);
-    pool.checkout(&"a");
+    pool.checkout(&"a", false);
     pool.stream_ended(first);
-    assert_eq!(pool.checkout(&"a"), Checkout::Use(second));
+    assert_eq!(pool.checkout(&"a", false), Checkout::Use(second));
 }
 
 #[test]
@@ -82,16 +82,16 @@ fn connection_that_refused_a_stream_takes_as_many_as_it_had() {
     let mut pool = membership(10, 9, 9);
     let id = dial(&mut pool, "a");
     pool.established(id, 10);
-    pool.checkout(&"a");
+    pool.checkout(&"a", false);
     assert!(!pool.refused(id), "it still has a stream");
     pool.stream_ended(id);
     let second = dial(&mut pool, "a");
     pool.established(second, 10);
     pool.stream_ended(id);
     pool.remove(second);
-    assert_eq!(pool.checkout(&"a"), Checkout::Use(id));
+    assert_eq!(pool.checkout(&"a", false), Checkout::Use(id));
     assert!(pool.refused(id), "one that takes none at all is of no use");
-    assert!(matches!(pool.checkout(&"a"), Checkout::Dial(_)));
+    assert!(matches!(pool.checkout(&"a", false), Checkout::Dial(_)));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn removed_connection_gets_no_more_requests() {
     pool.remove(id);
     assert_eq!((pool.len(), pool.streams()), (0, 0));
     pool.stream_ended(id);
-    assert!(matches!(pool.checkout(&"a"), Checkout::Dial(_)));
+    assert!(matches!(pool.checkout(&"a", false), Checkout::Dial(_)));
 }
 
 #[test]
@@ -113,12 +113,16 @@ fn least_recently_used_idle_connection_makes_room() {
     let (a, b) = (dial(&mut pool, "a"), dial(&mut pool, "b"));
     pool.established(a, 10);
     pool.established(b, 10);
-    assert_eq!(pool.checkout(&"c"), Checkout::Full, "both are in use");
+    assert_eq!(
+        pool.checkout(&"c", false),
+        Checkout::Full,
+        "both are in use"
+    );
     pool.stream_ended(b);
     pool.stream_ended(a);
-    pool.checkout(&"a");
+    pool.checkout(&"a", false);
     pool.stream_ended(a);
-    match pool.checkout(&"c") {
+    match pool.checkout(&"c", false) {
         Checkout::DialInsteadOf { idle, .. } => assert_eq!(idle, b),
         other => panic!("expected room to be made, got {other:?}"),
     }
@@ -131,8 +135,23 @@ fn one_key_cannot_take_more_than_its_share() {
     let mut pool = membership(1, 9, 2);
     dial(&mut pool, "a");
     dial(&mut pool, "a");
-    assert_eq!(pool.checkout(&"a"), Checkout::Full);
+    assert_eq!(pool.checkout(&"a", false), Checkout::Full);
     dial(&mut pool, "b");
+}
+
+#[test]
+fn new_connection_is_dialed_beside_one_with_room_as_long_as_there_is_space() {
+    let _trace = trace();
+    let mut pool = membership(9, 9, 2);
+    let old = dial(&mut pool, "a");
+    pool.established(old, 9);
+    let new = match pool.checkout(&"a", true) {
+        Checkout::Dial(id) => id,
+        other => panic!("expected a dial, got {other:?}"),
+    };
+    assert_eq!(pool.checkout(&"a", true), Checkout::Join(new));
+    pool.established(new, 9);
+    assert!(matches!(pool.checkout(&"a", true), Checkout::Use(_)));
 }
 
 #[derive(Clone, Debug)]
@@ -167,7 +186,7 @@ proptest! {
         for event in events {
             let pick = |n: usize| (!ids.is_empty()).then(|| ids[n % ids.len()]);
             match event {
-                Event::Request(key) => match pool.checkout(&key) {
+                Event::Request(key) => match pool.checkout(&key, false) {
                     Checkout::Use(id) => {
                         prop_assert_eq!(keys[&id], key, "shared across keys");
                         prop_assert!(!gone.contains(&id));
