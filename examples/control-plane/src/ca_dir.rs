@@ -117,6 +117,12 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}.draft", std::process::id()));
     let draft = PathBuf::from(draft);
+    // Left by a process of the same number that was killed: in a container it is always 1.
+    if let Err(error) = fs::remove_file(&draft)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -140,7 +146,7 @@ fn io_error(path: &Path, source: io::Error) -> CaDirError {
 
 #[cfg(test)]
 mod tests {
-    use super::{CaDirError, FILE, open};
+    use super::{CaDirError, FILE, open, write_whole};
     use meshwright_identity::TrustDomain;
     use meshwright_testkit::assert_chain_says_each_thing_once;
     use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
@@ -165,6 +171,18 @@ mod tests {
         assert_eq!(mode(&folder.join(FILE)), 0o600);
         assert_eq!(mode(&folder), 0o700);
         assert_ne!(open(None, &domain()).unwrap().root_pem(), first.root_pem());
+    }
+
+    #[test]
+    fn draft_of_a_process_that_was_killed_is_in_nobodys_way() {
+        let _trace = meshwright_testkit::trace();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.pem");
+        let draft = format!("root.pem.{}.draft", std::process::id());
+        fs::write(folder.path().join(draft), "half").unwrap();
+        write_whole(&path, b"whole", 0o644).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  Gateway ────────────────► waypoints ─┐
-//!  Service, ServiceEntry ──► services ──┼─► workloads ◄── Pod, Workload, WorkloadEntry, endpoints
+//!  Service, ServiceEntry ──► services ──┼─► workloads ◄── Pod, Workload, WorkloadEntry, EndpointSlice
 //!  AuthorizationPolicy, PeerAuthentication ─► policies
 //! ```
 
@@ -16,6 +16,7 @@ mod message;
 mod policies;
 mod ports;
 mod services;
+mod slices;
 mod waypoints;
 mod workloads;
 
@@ -29,6 +30,7 @@ use meshwright_xds_client::proto::workload::{Address, address};
 use crate::manifest::{InvalidManifests, Manifests, Objects, Place};
 use policies::Policies;
 use services::Services;
+use slices::Slices;
 use waypoints::Waypoints;
 
 /// Facts about the mesh that no manifest holds.
@@ -108,11 +110,13 @@ pub fn compile(manifests: &Manifests, mesh: &Mesh) -> Result<Compiled, InvalidMa
     let waypoints = Waypoints::new(objects, mesh, &mut notes);
     let services = Services::new(objects, mesh, &waypoints, &mut notes);
     let policies = Policies::new(objects, mesh, &mut notes)?;
+    let slices = Slices::new(objects, mesh, &services);
     let world = World {
         objects,
         mesh,
         waypoints: &waypoints,
         services: &services,
+        slices: &slices,
         policies: &policies,
     };
     let workloads = workloads::all(&world, &mut notes);
@@ -135,6 +139,7 @@ struct World<'a> {
     mesh: &'a Mesh,
     waypoints: &'a Waypoints,
     services: &'a Services,
+    slices: &'a Slices<'a>,
     policies: &'a Policies<'a>,
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod names;
 mod objects;
 mod place;
 mod service;
+mod slice;
 
 pub(crate) use entry::{Endpoint, EntryPort, Resolution, ServiceEntry, WorkloadEntry};
 pub(crate) use folder::{Fingerprint, Texts, fingerprint};
@@ -28,6 +29,7 @@ pub(crate) use objects::Objects;
 pub(crate) use place::Located;
 pub use place::{Fault, Place, Reason};
 pub(crate) use service::{InternalTrafficPolicy, IpFamily, Service, ServicePort, TargetPort};
+pub(crate) use slice::{AddressType, EndpointSlice, SliceEndpoint};
 
 use std::{error::Error, fmt, path::Path, sync::Arc};
 
@@ -53,7 +55,7 @@ impl Manifests {
     /// Reads every `*.yaml` and `*.yml` below a folder, in the order of their paths.
     ///
     /// Hidden files and folders are left out, as editors and Kubernetes' mounted volumes keep
-    /// copies there. Limits: 10 000 files, 64 MiB each, 512 MiB together, folders 32 deep.
+    /// copies there. Limits: 10 000 files in as many folders, 64 MiB each, 512 MiB together.
     ///
     /// # Errors
     ///

@@ -13,7 +13,8 @@ use meshwright_control_plane::{
     compile::{Compiled, Mesh, compile},
 };
 use meshwright_xds_client::proto::workload::{
-    GatewayAddress, Service, TunnelProtocol, Workload, WorkloadStatus, address, application_tunnel,
+    GatewayAddress, NetworkMode, Service, TunnelProtocol, Workload, WorkloadStatus, address,
+    application_tunnel,
     gateway_address::Destination,
     load_balancing::{Mode, Scope},
 };
@@ -57,6 +58,7 @@ fn services(compiled: &Compiled) -> BTreeMap<String, Service> {
 fn object(kind: &str, metadata: &str, spec: &str) -> String {
     let version = match kind {
         "Workload" => "meshwright.dev/v1alpha1",
+        "EndpointSlice" => "discovery.k8s.io/v1",
         "Gateway" | "GatewayClass" => "gateway.networking.k8s.io/v1",
         "ServiceEntry" | "WorkloadEntry" => "networking.istio.io/v1",
         "AuthorizationPolicy" | "PeerAuthentication" => "security.istio.io/v1",
@@ -509,4 +511,60 @@ fn settings_of_the_mesh_show_in_every_record() {
         compiled.authorizations[0].1.scope, 0,
         "a policy of the root namespace is global"
     );
+}
+
+#[test]
+fn slices_put_pods_behind_services_without_a_selector_and_are_workloads_otherwise() {
+    let _trace = meshwright_testkit::trace();
+    let service = "spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80, targetPort: 1}]}";
+    let labels = "labels: {kubernetes.io/service-name: db}";
+    let slice = "addressType: IPv4\nports: [{name: http, port: 5432}, {name: dns, port: 53, protocol: UDP}, {name: other, port: 9}]\nendpoints:\n\
+                 - {addresses: [10.0.0.1], targetRef: {kind: Pod, name: p}}\n\
+                 - {addresses: [192.0.2.1]}\n\
+                 - {addresses: [192.0.2.1]}\n\
+                 - {addresses: [192.0.2.2], conditions: {ready: false}}\n";
+    let text = [
+        object("Service", "{name: db}", service),
+        object("EndpointSlice", &format!("{{name: db-1, {labels}}}"), slice),
+        object("EndpointSlice", "{name: nobodys}", slice),
+        object("Workload", "{name: p}", "spec: {addresses: [10.0.0.1]}"),
+    ];
+    let compiled = compiled(&text.concat());
+    assert!(
+        compiled.notes[0]
+            .text
+            .contains("kubernetes.io/service-name"),
+        "{:?}",
+        compiled.notes
+    );
+    let by_uid: BTreeMap<_, _> = compiled
+        .addresses
+        .iter()
+        .filter_map(|address| match address.r#type.clone()? {
+            address::Type::Workload(workload) => Some((workload.uid.clone(), workload)),
+            address::Type::Service(_) => None,
+        })
+        .collect();
+    let uid = "Kubernetes/discovery.k8s.io/EndpointSlice/default/db-1/192.0.2";
+    assert_eq!(
+        by_uid.keys().collect::<Vec<_>>(),
+        [
+            "Kubernetes//Pod/default/p",
+            &format!("{uid}.1"),
+            &format!("{uid}.2")
+        ]
+    );
+    let ports = |uid: &str| {
+        let ports = &by_uid[uid].services["default/db.default.svc.cluster.local"].ports;
+        let ports = ports
+            .iter()
+            .map(|port| (port.service_port, port.target_port));
+        ports.collect::<Vec<_>>()
+    };
+    assert_eq!(ports("Kubernetes//Pod/default/p"), [(80, 1)]);
+    let (first, second) = (&by_uid[&format!("{uid}.1")], &by_uid[&format!("{uid}.2")]);
+    assert_eq!(ports(&first.uid), [(80, 5432)]);
+    assert_eq!(first.network_mode(), NetworkMode::HostNetwork);
+    assert_eq!(first.status(), WorkloadStatus::Healthy);
+    assert_eq!(second.status(), WorkloadStatus::Unhealthy);
 }

@@ -55,3 +55,16 @@ fn samples_are_a_mesh_of_four_captured_workloads_one_service_and_two_policies() 
     assert!(compiled.accounts.runs_on("node-a", "default", "sleep"));
     assert!(!compiled.accounts.runs_on("node-b", "default", "sleep"));
 }
+
+#[test]
+fn example_in_the_readme_is_read_as_it_is() {
+    let _trace = meshwright_testkit::trace();
+    let blocks = include_str!("../README.md").split("```yaml\n").skip(1);
+    let mut blocks = blocks.filter_map(|text| text.split_once("```"));
+    let (example, _) = blocks
+        .find(|(block, _)| block.contains("kind: Workload"))
+        .unwrap();
+    let manifests =
+        Manifests::parse("README.md", example).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(manifests.len(), 1);
+}

@@ -12,7 +12,7 @@ use std::{
 use meshwright_xds_client::proto::workload::Service as Message;
 
 use super::{Mesh, Note, labels::selects, waypoints::Waypoints};
-use crate::manifest::{Labels, Metadata, Objects};
+use crate::manifest::{EndpointSlice, Labels, Metadata, Objects};
 
 /// A service and what its endpoints need to know of it.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub(super) struct Services {
     all: Vec<Record>,
     by_label: HashMap<LabelOf, Vec<usize>>,
     by_entry: HashMap<usize, Vec<usize>>,
+    /// Kubernetes Services.
+    by_key: HashMap<String, usize>,
 }
 
 /// Namespace, and one label of a selector.
@@ -89,6 +91,7 @@ impl Services {
         mark_canonical(&mut all);
         let mut by_label: HashMap<LabelOf, Vec<usize>> = HashMap::new();
         let mut by_entry: HashMap<usize, Vec<usize>> = HashMap::new();
+        let mut by_key = HashMap::new();
         for (index, record) in all.iter().enumerate() {
             // One label finds the service; the others are compared then.
             if let Some((name, value)) = record.selector.iter().flatten().next() {
@@ -96,14 +99,16 @@ impl Services {
                 let label = (namespace, Arc::clone(name), Arc::clone(value));
                 by_label.entry(label).or_default().push(index);
             }
-            if let Source::Entry(entry) = record.source {
-                by_entry.entry(entry).or_default().push(index);
+            match record.source {
+                Source::Entry(entry) => by_entry.entry(entry).or_default().push(index),
+                Source::Service => drop(by_key.insert(record.key(), index)),
             }
         }
         Self {
             all,
             by_label,
             by_entry,
+            by_key,
         }
     }
 
@@ -126,6 +131,17 @@ impl Services {
             let selector = record.selector.as_ref();
             selector.is_some_and(|selector| selects(selector, labels))
         })
+    }
+
+    /// The Service that a slice has endpoints of.
+    pub(super) fn of_slice(&self, slice: &EndpointSlice, mesh: &Mesh) -> Option<&Record> {
+        let metadata = Metadata {
+            name: Arc::clone(slice.service()?),
+            namespace: Arc::clone(&slice.metadata.namespace),
+            ..Metadata::default()
+        };
+        let key = format!("{}/{}", metadata.namespace, hostname(&metadata, mesh));
+        self.by_key.get(&key).and_then(|index| self.all.get(*index))
     }
 
     /// The services of one `ServiceEntry` that were not overruled.

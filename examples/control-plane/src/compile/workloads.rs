@@ -1,5 +1,5 @@
-//! Workloads of the mesh: from Pods and Workloads, `WorkloadEntries`, and endpoints written inside
-//! `ServiceEntries`.
+//! Workloads of the mesh: from Pods and Workloads, `WorkloadEntries`, endpoints written inside
+//! `ServiceEntries`, and `EndpointSlices`.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,6 +17,7 @@ use super::{
     labels::{canonical, entry_name, locality, node_locality, workload_name},
     message, ports,
     services::Record,
+    slices,
     waypoints::Traffic,
 };
 use crate::manifest::{
@@ -37,6 +38,14 @@ pub(super) fn all(world: &World<'_>, notes: &mut Vec<Note>) -> Vec<Workload> {
     }
     for (index, located) in world.objects.service_entries.iter().enumerate() {
         workloads.extend(from_service_entry(world, index, located, notes));
+    }
+    for located in &world.objects.endpoint_slices {
+        workloads.extend(slices::workloads(
+            world.mesh,
+            world.services,
+            located,
+            notes,
+        ));
     }
     // A ServiceEntry may write one address twice; the first one counts.
     let mut seen = HashSet::new();
@@ -68,7 +77,8 @@ fn from_instance(
     let tunnel = tunnel(world, instance);
     let services = world
         .services
-        .selecting(&metadata.namespace, &metadata.labels);
+        .selecting(&metadata.namespace, &metadata.labels)
+        .chain(world.slices.naming(&metadata.namespace, &metadata.name));
     let name = workload_name(instance);
     let mut workload = Workload {
         uid: format!(
@@ -224,7 +234,7 @@ fn endpoint(written: &Endpoint, workload: &mut Workload) {
 }
 
 /// The default trust domain is left out on the wire.
-fn trust_domain(domain: &TrustDomain) -> String {
+pub(super) fn trust_domain(domain: &TrustDomain) -> String {
     match domain.as_str() {
         "cluster.local" => String::new(),
         other => other.to_owned(),

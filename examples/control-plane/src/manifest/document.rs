@@ -10,7 +10,7 @@ use serde_saphyr::Spanned;
 
 use super::{
     Ignored,
-    kind::{Kind, Object, Verdict},
+    kind::{self, Kind, Object, Verdict},
     place::{Fault, Located, Place, Reason},
 };
 
@@ -82,6 +82,7 @@ struct Document<'a> {
 struct Header {
     api_version: Option<String>,
     kind: Option<String>,
+    metadata: Option<IgnoredAny>,
     items: Option<Vec<Spanned<Self>>>,
 }
 
@@ -208,6 +209,10 @@ fn judge(
         (Some(version), Some(kind)) => match Kind::judge(version, kind) {
             Verdict::Read(kind) => return Some(kind),
             Verdict::Refuse(reason) => reason,
+            // Most likely a file that is half written, `kind: Names`: what else it holds is missing.
+            Verdict::Ignore if header.metadata.is_none() && kind::is_group_read(version) => {
+                Reason::NoKind { field: "metadata" }
+            }
             Verdict::Ignore => {
                 parsed.ignored.push(Ignored {
                     place,

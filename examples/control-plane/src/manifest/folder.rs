@@ -1,6 +1,7 @@
 //! The files of a folder, and whether they have changed.
 
 use std::{
+    collections::HashSet,
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
@@ -13,14 +14,15 @@ use std::{
 use super::place::{Fault, Place, Reason};
 
 const MAX_FILES: usize = 10_000;
-const MAX_DEPTH: usize = 32;
+const MAX_FOLDERS: usize = 10_000;
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 const MAX_ALL: u64 = 512 * 1024 * 1024;
 
 /// What can be seen of a folder without reading its files.
 ///
 /// Two equal ones mean that nothing has changed: a file that is written in place gets another
-/// size or modification time, one that is replaced gets another inode.
+/// size or time of change, one that is replaced gets another inode. The time of change follows
+/// permissions too, so a file that could not be read is read once it can be.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Fingerprint {
     files: Vec<(PathBuf, u64, u64, i64, i64)>,
@@ -36,7 +38,7 @@ impl Fingerprint {
 
     fn add(&mut self, path: PathBuf) {
         if let Ok(meta) = fs::metadata(&path) {
-            let seen = (meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec());
+            let seen = (meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec());
             self.files.push((path, seen.0, seen.1, seen.2, seen.3));
         }
     }
@@ -110,26 +112,37 @@ impl Texts {
     }
 }
 
+/// Every manifest below a folder; one more than is allowed, if there are more.
+///
+/// A folder that is reached twice, by symbolic links, is looked at once.
 fn files_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut folders = vec![(folder.to_owned(), 0)];
-    while let Some((folder, depth)) = folders.pop() {
+    let mut seen = HashSet::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let meta = fs::metadata(&folder)?;
+        if !seen.insert((meta.dev(), meta.ino())) {
+            continue;
+        }
+        if seen.len() > MAX_FOLDERS {
+            return Err(io::Error::other(format!("more than {MAX_FOLDERS} folders")));
+        }
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             if is_hidden(&path) {
                 continue;
             }
             // Follows symbolic links: that is how Kubernetes mounts a ConfigMap.
-            let Ok(meta) = fs::metadata(&path) else {
-                continue;
-            };
-            if meta.is_dir() && depth < MAX_DEPTH {
-                folders.push((path, depth + 1));
-            } else if meta.is_file() && is_manifest(&path) {
-                files.push(path);
+            match fs::metadata(&path) {
+                Ok(meta) if meta.is_dir() => folders.push(path),
+                Ok(meta) if !meta.is_file() => {}
+                // A link that leads nowhere is a manifest that is missing: reading it says so.
+                Err(_) if fs::symlink_metadata(&path).is_err() => {}
+                _ if is_manifest(&path) => files.push(path),
+                _ => {}
             }
-            if files.len() + folders.len() > 2 * MAX_FILES {
-                break;
+            if files.len() > MAX_FILES {
+                return Ok(files);
             }
         }
     }
@@ -173,7 +186,10 @@ fn is_manifest(path: &Path) -> bool {
 mod tests {
     use super::{Texts, fingerprint};
     use crate::manifest::{Manifests, Reason};
-    use std::fs;
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
 
     #[test]
     fn yaml_files_of_all_folders_are_found_and_hidden_ones_are_not() {
@@ -203,6 +219,10 @@ mod tests {
         fs::write(&file, "a").unwrap();
         let first = fingerprint(folder.path());
         assert_eq!(first, fingerprint(folder.path()));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let changed = fingerprint(folder.path());
+        assert_ne!(first, changed, "it may be readable now");
+        let first = changed;
         let other = folder.path().join("other");
         fs::write(&other, "b").unwrap();
         let time = fs::metadata(&file).unwrap().modified().unwrap();
@@ -253,5 +273,38 @@ mod tests {
             error.to_string().contains("absent: cannot be read"),
             "{error}"
         );
+    }
+    #[test]
+    fn link_that_leads_nowhere_is_a_fault_and_not_an_absent_policy() {
+        let _trace = meshwright_testkit::trace();
+        let folder = tempfile::tempdir().unwrap();
+        symlink("absent", folder.path().join("deny.yaml")).unwrap();
+        let error = Manifests::load(folder.path()).unwrap_err();
+        assert_eq!(&*error.faults()[0].place.file, "deny.yaml");
+    }
+
+    #[test]
+    fn folders_that_lead_to_each_other_are_read_once() {
+        let _trace = meshwright_testkit::trace();
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        fs::write(folder.path().join("a.yaml"), "").unwrap();
+        fs::write(inner.join("b.yaml"), "").unwrap();
+        for name in ["self", "other"] {
+            symlink(folder.path(), inner.join(name)).unwrap();
+        }
+        let texts = Texts::read(folder.path());
+        assert_eq!((texts.files.len(), texts.faults.len()), (2, 0));
+    }
+
+    #[test]
+    fn manifest_is_found_however_deep_it_is() {
+        let _trace = meshwright_testkit::trace();
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join(["d"; 100].join("/"));
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("deny.yaml"), "").unwrap();
+        assert_eq!(Texts::read(folder.path()).files.len(), 1);
     }
 }

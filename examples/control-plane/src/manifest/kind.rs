@@ -10,12 +10,14 @@ use super::{
     metadata::Named,
     place::Reason,
     service::Service,
+    slice::EndpointSlice,
 };
 
 /// A kind that means something here.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Kind {
     AuthorizationPolicy,
+    EndpointSlice,
     Gateway,
     GatewayClass,
     Namespace,
@@ -40,12 +42,18 @@ pub(crate) enum Verdict {
 const SECURITY: &str = "security.istio.io";
 
 /// Group, kind, versions that are read, and what they are.
-const KINDS: [(&str, &str, &[&str], Kind); 12] = [
+const KINDS: [(&str, &str, &[&str], Kind); 13] = [
     ("", "Namespace", &["v1"], Kind::Namespace),
     ("", "Node", &["v1"], Kind::Node),
     ("", "Pod", &["v1"], Kind::Pod),
     ("", "Service", &["v1"], Kind::Service),
     ("", "ServiceAccount", &["v1"], Kind::ServiceAccount),
+    (
+        "discovery.k8s.io",
+        "EndpointSlice",
+        &["v1"],
+        Kind::EndpointSlice,
+    ),
     (
         "gateway.networking.k8s.io",
         "Gateway",
@@ -93,9 +101,20 @@ const KINDS: [(&str, &str, &[&str], Kind); 12] = [
 /// Kinds of the security API that only an L7 proxy evaluates.
 const SECURITY_ELSEWHERE: [&str; 1] = ["RequestAuthentication"];
 
+/// Whether some kind of this API group is read.
+pub(crate) fn is_group_read(api_version: &str) -> bool {
+    KINDS
+        .iter()
+        .any(|known| known.0 == group_and_version(api_version).0)
+}
+
+fn group_and_version(api_version: &str) -> (&str, &str) {
+    api_version.rsplit_once('/').unwrap_or(("", api_version))
+}
+
 impl Kind {
     pub(crate) fn judge(api_version: &str, kind: &str) -> Verdict {
-        let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+        let (group, version) = group_and_version(api_version);
         match KINDS
             .iter()
             .find(|known| known.0 == group && known.1 == kind)
@@ -117,6 +136,7 @@ impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::EndpointSlice => "EndpointSlice",
             Self::Gateway => "Gateway",
             Self::GatewayClass => "GatewayClass",
             Self::Namespace => "Namespace",
@@ -141,6 +161,7 @@ impl Kind {
 #[derive(Debug)]
 pub(crate) enum Object {
     AuthorizationPolicy(Box<AuthorizationPolicy>),
+    EndpointSlice(Box<EndpointSlice>),
     Gateway(Gateway),
     GatewayClass(GatewayClass),
     Instance(Box<Instance>),
@@ -161,6 +182,7 @@ impl<'de> DeserializeSeed<'de> for Kind {
             Self::AuthorizationPolicy => {
                 Object::AuthorizationPolicy(Deserialize::deserialize(from)?)
             }
+            Self::EndpointSlice => Object::EndpointSlice(Deserialize::deserialize(from)?),
             Self::PeerAuthentication => Object::PeerAuthentication(Deserialize::deserialize(from)?),
             Self::Gateway => Object::Gateway(Deserialize::deserialize(from)?),
             Self::GatewayClass => Object::GatewayClass(Deserialize::deserialize(from)?),

@@ -59,8 +59,19 @@ pub(crate) fn hosts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Arc<str>>,
 
 /// An IP address or a host name, kept as it was written.
 pub(crate) fn endpoint<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
-    let rule = |text: &str| text.parse::<IpAddr>().is_ok() || is_host(text);
-    checked(from, rule, "an IP address or a host name")
+    checked(from, is_endpoint, ENDPOINT)
+}
+
+/// Several of what [`endpoint`] reads.
+pub(crate) fn endpoints<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Arc<str>>, D::Error> {
+    let texts = Option::<Vec<Arc<str>>>::deserialize(from)?.unwrap_or_default();
+    match texts.iter().find(|text| !is_endpoint(text)) {
+        None => Ok(texts),
+        Some(text) => Err(D::Error::custom(format!(
+            "`{}` is not {ENDPOINT}",
+            text.escape_debug()
+        ))),
+    }
 }
 
 /// A missing or null value is the default: API servers write both.
@@ -78,6 +89,12 @@ pub(crate) fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> 
         0 => Err(D::Error::custom("0 is not a port")),
         port => Ok(port),
     }
+}
+
+const ENDPOINT: &str = "an IP address or a host name";
+
+fn is_endpoint(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || is_host(text)
 }
 
 fn checked<'de, D: Deserializer<'de>>(

@@ -16,11 +16,13 @@ use super::{
     names,
     place::{Fault, Located, Place, Reason},
     service::Service,
+    slice::EndpointSlice,
 };
 
 /// Objects by kind, in the order they were read.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
+    pub(crate) endpoint_slices: Vec<Located<EndpointSlice>>,
     pub(crate) gateways: Vec<Located<Gateway>>,
     pub(crate) gateway_classes: BTreeMap<Arc<str>, GatewayClass>,
     pub(crate) instances: Vec<Located<Instance>>,
@@ -46,6 +48,10 @@ impl Objects {
         self.note(kind, &namespace, &name, &place)?;
         match object {
             Object::AuthorizationPolicy(value) => self.policies.authorization_policies.push(*value),
+            Object::EndpointSlice(value) => self.endpoint_slices.push(Located {
+                value: *value,
+                place,
+            }),
             Object::Gateway(value) => self.gateways.push(Located { value, place }),
             Object::GatewayClass(class) => {
                 let name = Arc::clone(&class.metadata.name);
@@ -171,6 +177,7 @@ impl Object {
         let metadata = match self {
             Self::AuthorizationPolicy(object) => return copied(&object.metadata),
             Self::PeerAuthentication(object) => return copied(&object.metadata),
+            Self::EndpointSlice(object) => &object.metadata,
             Self::Gateway(object) => &object.metadata,
             Self::GatewayClass(object) => &object.metadata,
             Self::Instance(object) => &object.metadata,

@@ -86,10 +86,11 @@ pub enum Reason {
         /// How much there may be.
         limit: u64,
     },
-    /// A document without `kind` or `apiVersion`: most likely a misspelt one.
+    /// A document without `kind` or `apiVersion`, most likely a misspelt one, or without
+    /// `metadata`, most likely half of one.
     #[error("no `{field}`: not a Kubernetes object")]
     NoKind {
-        /// Which of the two.
+        /// Which of them.
         field: &'static str,
     },
     /// The file cannot be read.

@@ -134,3 +134,15 @@ fn missing_namespace_is_default_and_null_fields_are_absent() {
     assert_eq!(&*pod.service_account, "default");
     assert!(pod.addresses.is_empty());
 }
+
+#[test]
+fn half_of_a_kind_is_a_fault_and_not_a_kind_to_ignore() {
+    let _trace = meshwright_testkit::trace();
+    assert_eq!(
+        faults("apiVersion: v1\nkind: Names"),
+        ["m.yaml:1:1: no `metadata`: not a Kubernetes object"]
+    );
+    let elsewhere = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n";
+    let manifests = Manifests::parse("m", elsewhere).unwrap();
+    assert_eq!(manifests.ignored().len(), 1);
+}
