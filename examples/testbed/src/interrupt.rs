@@ -1,6 +1,7 @@
-//! Ctrl-C: leave nothing behind.
+//! Ctrl-C: nothing is left behind when the prompt is back.
 //!
-//! Namespaces and processes end by themselves with this process; only folders must be removed.
+//! The sweeper removes folders a moment after this process has ended, however that was; here that
+//! is done before, where the process is asked to end.
 
 use std::{
     fs,
@@ -43,8 +44,10 @@ fn watch() {
     let interrupted = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         tokio::select! {
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
             _ = terminate.recv() => {}
         }
         std::io::Result::Ok(())

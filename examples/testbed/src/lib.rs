@@ -21,7 +21,8 @@
 //!
 //! Every process of a world is the own binary, started again with a hidden first argument
 //! ([`dispatch`]), so one `cargo run` or `cargo test` has all of them. They end with their parent,
-//! also after a kill -9 (`PR_SET_PDEATHSIG`). It runs as root, and without root where the kernel
+//! also after a kill -9 (`PR_SET_PDEATHSIG`); one more, the sweeper, outlives it for a moment and
+//! removes the folder of logs and manifests. It runs as root, and without root where the kernel
 //! allows unprivileged user namespaces ([`privilege`]).
 //!
 //! # The smallest world
@@ -106,6 +107,7 @@ mod process;
 mod program;
 mod proxy;
 mod space;
+mod sweeper;
 mod telemetry;
 pub mod wait;
 pub mod wire;

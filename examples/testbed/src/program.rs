@@ -11,7 +11,7 @@ use nix::{
     unistd::getppid,
 };
 
-use crate::{Step, WorldError, apps};
+use crate::{Step, WorldError, apps, sweeper};
 
 /// Marks a process that a world started. Nobody types this by accident.
 pub(crate) const HIDDEN: &str = "@meshwright-testbed";
@@ -70,6 +70,9 @@ pub fn dispatch() -> Option<ExitCode> {
 }
 
 fn start(role: &str, parent: &str, argv: Vec<OsString>) -> Result<ExitCode, WorldError> {
+    if role == sweeper::ROLE {
+        return sweeper::main();
+    }
     die_with(parent)?;
     match Program::from_argument(role) {
         Some(Program::App) => apps::main(&argv),

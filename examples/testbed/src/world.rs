@@ -18,7 +18,7 @@ use crate::{
     apps::{App, Behaviour},
     control_plane,
     fabric::{Fabric, addresses},
-    interrupt, manifests,
+    manifests,
     wait::eventually,
     wire::Sniffer,
 };
@@ -246,7 +246,6 @@ impl World {
     /// Keeps the folder with logs and manifests after the world's end, and returns it.
     pub fn keep_files(&self) -> &Path {
         self.dir.keep();
-        interrupt::keep_at_interrupt(self.dir());
         self.dir()
     }
 

@@ -1,51 +1,44 @@
 //! The folder of a world.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::path::Path;
 
-use crate::{Step, WorldError, interrupt};
+use crate::{WorldError, interrupt, sweeper::Sweeper};
 
 /// The world's folder; removed with the world, unless it is to be kept or a thread panicked.
 #[derive(Debug)]
 pub(super) struct WorkDir {
-    dir: Option<tempfile::TempDir>,
-    path: PathBuf,
-    is_kept: AtomicBool,
+    sweeper: Sweeper,
 }
 
 impl WorkDir {
     pub(super) fn create(is_kept: bool) -> Result<Self, WorldError> {
-        let dir = tempfile::Builder::new()
-            .prefix("meshwright-")
-            .tempdir()
-            .step("make a folder for the world")?;
-        interrupt::remove_at_interrupt(dir.path());
-        Ok(Self {
-            path: dir.path().to_owned(),
-            dir: Some(dir),
-            is_kept: AtomicBool::new(is_kept),
-        })
+        let dir = Self {
+            sweeper: Sweeper::start()?,
+        };
+        if is_kept {
+            dir.keep();
+        } else {
+            interrupt::remove_at_interrupt(dir.path());
+        }
+        Ok(dir)
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.sweeper.folder()
     }
 
     /// Leaves the folder behind when the world ends.
     pub(super) fn keep(&self) {
-        self.is_kept.store(true, Ordering::Relaxed);
+        interrupt::keep_at_interrupt(self.path());
+        self.sweeper.keep();
     }
 }
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        if let Some(dir) = self.dir.take()
-            && (self.is_kept.load(Ordering::Relaxed) || std::thread::panicking())
-        {
-            let folder = dir.keep();
-            tracing::info!(folder = %folder.display(), "kept");
+        if std::thread::panicking() {
+            self.keep();
+            tracing::info!(folder = %self.path().display(), "kept");
         }
     }
 }

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             proxies::replaced_proxy_loses_no_connection,
             proxies::proxy_that_is_asked_twice_to_end_ends,
             proxies::enrolment_leaves_open_connections_alone,
+            proxies::pod_whose_port_is_taken_waits_and_harms_nobody,
             certificates::short_lived_certificates_rotate_under_load,
             input::malformed_handover_never_ends_the_proxy,
             input::wrong_root_is_never_ready,

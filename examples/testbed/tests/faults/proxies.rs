@@ -14,6 +14,10 @@ use crate::standard::{ECHO, MARKER, SOON, assert_encrypted, assert_reaches, echo
 
 /// The drain of the proxies of this world, and a little.
 const GRACE: Duration = Duration::from_secs(14);
+/// Several of the proxy's attempts to serve a pod that could not be served.
+const RETRIED: Duration = Duration::from_secs(20);
+/// Port of tunnels.
+const HBONE: u16 = 15008;
 
 pub(crate) fn killed_proxy_fails_closed_and_comes_back(world: &World) -> Result<(), WorldError> {
     let (a1, b1, out) = (world.pod("a1")?, world.pod("b1")?, world.pod("out")?);
@@ -140,5 +144,40 @@ pub(crate) fn enrolment_leaves_open_connections_alone(world: &World) -> Result<(
         matches!(reach, Reach::Answered(_)),
         "outside again: {reach}"
     );
+    Ok(())
+}
+
+pub(crate) fn pod_whose_port_is_taken_waits_and_harms_nobody(
+    world: &World,
+) -> Result<(), WorldError> {
+    let (a1, b1, plain) = (world.pod("a1")?, world.pod("b1")?, world.pod("plain")?);
+    let _served = world.app(b1, ECHO, Behaviour::Echo)?;
+    let node = world.node_of(plain)?;
+    let proxy = node.proxy()?;
+    let squatter = world.app(plain, HBONE, Behaviour::Echo)?;
+    let answer = node.agent().hand_over(plain);
+    let shown = proxy.shows("the waiting pod", SOON, |dump| {
+        let pods = dump["workloadState"].as_object();
+        let mut pods = pods.into_iter().flatten();
+        pods.any(|(_, pod)| {
+            let is = |field, text| pod.pointer(field).is_some_and(|value| value == text);
+            is("/state", "Pending") && is("/info/name", plain.name())
+        })
+    });
+    let waiting = proxy.readiness()?;
+    let neighbour = echo(a1.space(), b1.at(ECHO));
+    drop(squatter);
+    let outcome = eventually("the pod to be served", RETRIED, || {
+        (proxy.readiness().ok()?.status == 200).then_some(())
+    });
+    let listening = plain.space().connect(plain.at(HBONE), SOON);
+    node.agent().take_back(plain)?;
+    outcome?;
+    listening?;
+    let refusal = answer.map_or_else(|error| error.chain(), |()| "accepted".to_owned());
+    assert!(refusal.contains("15008"), "the agent is told: {refusal}");
+    assert_eq!(waiting.status, 500, "{}", waiting.body);
+    shown?;
+    assert!(neighbour.is_answered(), "another pod: {neighbour}");
     Ok(())
 }
