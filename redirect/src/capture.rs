@@ -109,7 +109,10 @@ pub fn roll_back(netns: &Netns, receipt: &Receipt) -> Result<Receipt, CaptureErr
     drive_alone(netns, undo)
 }
 
-/// Compares the namespace with `spec`: structure, order, and where the kernel would route.
+/// Compares the namespace with `spec`: structure, order, who comes before us, and where the kernel
+/// would route.
+///
+/// Rules of `iptables`' older variant are not seen; those of the variant on `nf_tables` are.
 ///
 /// # Errors
 ///
@@ -120,6 +123,7 @@ pub fn verify(netns: &Netns, spec: &Spec) -> Result<Vec<Drift>, CaptureError> {
     let mut found = drift(spec, &observed);
     let diverted = kernel.diverted(spec, &observed)?;
     found.extend(diverted.into_iter().map(Drift::Diverted));
+    found.extend(kernel.ahead()?);
     Ok(found)
 }
 

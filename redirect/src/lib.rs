@@ -51,7 +51,7 @@
 //! | you write | use | then |
 //! | --- | --- | --- |
 //! | a node proxy | [`zds::Client`] | [`socket::listen`], [`socket::dial`], [`socket::original_destination`] |
-//! | a node agent | [`zds::Server`] | [`capture::apply`], [`capture::verify`], [`capture::begin_removal`] |
+//! | a node agent | [`zds::Server`] | [`capture::apply`], [`capture::verify`], [`capture::roll_back`], [`capture::begin_removal`] |
 //! | a tool that shows the rules | [`capture::plan`] | [`capture::render_nft`], [`capture::dump_nft`] |
 //! | a proxy that is replaced without loss | [`socket::ReusePortHandover`] | [`socket::listeners`] |
 //! | anything else inside a namespace | [`Netns::run`] | |

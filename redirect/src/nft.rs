@@ -14,7 +14,7 @@ pub(crate) use rule::{Field, Match, Statement, Transport, Value, Verdict, normal
 #[cfg(test)]
 pub(crate) use ruleset::round_trip;
 pub(crate) use ruleset::{BaseChain, Chain, ChainKind, Hook, Rule, Table};
-pub(crate) use transaction::{BatchStep, CommitFault, Snapshot, commit, snapshot};
+pub(crate) use transaction::{BatchStep, CommitFault, Snapshot, chains_ahead, commit, snapshot};
 
 /// `NETLINK_NETFILTER`.
 pub(crate) const PROTOCOL: isize = 12;

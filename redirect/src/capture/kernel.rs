@@ -1,7 +1,8 @@
 //! The thin shell: reads a namespace and does a plan's steps, over sockets that live in it.
 
 use super::CaptureError;
-use super::plan::{Action, Observed, Routing, Step};
+use super::model::{LAST_PRIORITY, TABLES};
+use super::plan::{Action, Drift, Observed, Routing, Step};
 use super::spec::Spec;
 use crate::netlink::{Conversation, OpenFault};
 use crate::netns::Netns;
@@ -111,6 +112,21 @@ impl Kernel {
             step: step.clone(),
             source,
         })
+    }
+
+    /// Lists the chains of others that see packets before ours do, or beside them.
+    pub(crate) fn ahead(&mut self) -> Result<Vec<Drift>, CaptureError> {
+        let is_ours = |table: &str| {
+            let name = table.strip_prefix("inet ");
+            name.is_some_and(|name| TABLES.contains(&name))
+        };
+        let chains = nft::chains_ahead(&mut self.nft, LAST_PRIORITY, is_ours);
+        let chains = chains.map_err(|source| CaptureError::Observe {
+            what: "the chains of others",
+            source,
+        })?;
+        let drift = |(table, chain)| Drift::Ahead { table, chain };
+        Ok(chains.into_iter().map(drift).collect())
     }
 
     /// Lists the families whose marked packets do not come back although they should.

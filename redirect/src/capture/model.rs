@@ -9,6 +9,8 @@ use crate::route::Family;
 pub(crate) const TABLES: [&str; 3] = [NAT, MANGLE, RAW];
 /// The table whose rules redirect.
 pub(crate) const NAT: &str = "istio-ambient-nat";
+/// When the last of our chains is called: who comes later sees what is redirected already.
+pub(crate) const LAST_PRIORITY: i32 = -100;
 const MANGLE: &str = "istio-ambient-mangle";
 const RAW: &str = "istio-ambient-raw";
 
@@ -36,7 +38,7 @@ fn table(spec: &Spec, rows: &[Row], place: Place, name: &str, kinds: [ChainKind;
     let priority = match place {
         Place::Raw => -300,
         Place::Mangle => -150,
-        Place::Nat => -100,
+        Place::Nat => LAST_PRIORITY,
     };
     let hooks = [(Hook::Prerouting, "prerouting"), (Hook::Output, "output")];
     let mut chains = Vec::new();

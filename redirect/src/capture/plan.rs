@@ -287,6 +287,15 @@ fn add_rules(table: &Table, out: &mut Vec<BatchStep>) {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Drift {
+    /// A chain of somebody else sees packets before our chains, or at the same priority: it may
+    /// redirect, mark or exempt them first. Left by another agent, or made by the pod itself.
+    /// [`apply`](super::apply) leaves it alone.
+    Ahead {
+        /// Family and table.
+        table: String,
+        /// The chain.
+        chain: String,
+    },
     /// Packets with the mark of borrowed addresses do not come back to the proxy, although rule
     /// and route are there: another rule goes before ours.
     Diverted(Family),
@@ -311,6 +320,12 @@ pub enum Drift {
 impl fmt::Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ahead { table, chain } => {
+                write!(
+                    f,
+                    "chain {table} {chain} is called before the capture rules"
+                )
+            }
             Self::Diverted(family) => write!(f, "marked {family} packets are routed elsewhere"),
             Self::Chain { table, chain, rule } if rule.is_empty() => {
                 write!(f, "chain {table} {chain} is not in its place")

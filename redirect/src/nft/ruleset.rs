@@ -163,6 +163,33 @@ fn decode_base(chain: AttributeIter<'_>, hook: AttributeIter<'_>) -> Option<Base
     .filter(|_| chain.be32(5) == Some(1))
 }
 
+/// A base chain of any family, by name, and when it is called.
+pub(super) struct HookedChain {
+    /// Family and table, as `nft` writes them.
+    pub(super) table: String,
+    pub(super) chain: String,
+    pub(super) priority: i32,
+}
+
+/// Gives a base chain that sees what enters or leaves the host and has rules, in any family.
+pub(super) fn decode_hooked(body: &[u8]) -> Option<HookedChain> {
+    let family = match body.first()? {
+        1 => "inet",
+        2 => "ip",
+        10 => "ip6",
+        _ => return None,
+    };
+    let list = AttributeIter::new(body.get(INET.len()..)?);
+    let hook = list.inside(HOOK)?;
+    // Prerouting and output, as in `decode_base`; `NFTA_CHAIN_USE` counts the rules.
+    let is_used = matches!(hook.be32(1)?, 0 | 3) && list.be32(6)? > 0;
+    is_used.then_some(HookedChain {
+        table: format!("{family} {}", list.text(1)?),
+        chain: list.text(3)?,
+        priority: hook.be32(2)?.cast_signed(),
+    })
+}
+
 /// Gives the table, the chain and the rule.
 pub(super) fn decode_rule(body: &[u8]) -> Option<(String, String, Rule)> {
     let list = inet_attributes(body)?;

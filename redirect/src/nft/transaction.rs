@@ -2,8 +2,8 @@
 
 use super::ruleset::{
     Chain, DELETE_TABLE, GET_CHAIN, GET_GENERATION, GET_RULE, GET_TABLE, INET, NEW_TABLE, Rule,
-    Table, decode_chain, decode_rule, decode_table, flush_table, new_chain, new_rule,
-    table_message,
+    Table, decode_chain, decode_hooked, decode_rule, decode_table, flush_table, new_chain,
+    new_rule, table_message,
 };
 use crate::netlink::{ACK, AttributeIter, Attributes, Conversation, Message};
 use std::io;
@@ -125,6 +125,26 @@ fn read(conversation: &mut Conversation) -> io::Result<Vec<Table>> {
     }
     Ok(tables)
 }
+
+/// Lists base chains of any family with rules that are called at `priority` or before, as table
+/// and chain; at most [`MOST_AHEAD`] that `is_ours` denies.
+pub(crate) fn chains_ahead(
+    conversation: &mut Conversation,
+    priority: i32,
+    is_ours: impl Fn(&str) -> bool,
+) -> io::Result<Vec<(String, String)>> {
+    let message = Message::new(GET_CHAIN, 0, &[0; 4], &Attributes::new());
+    conversation.fold(&message, |found: &mut Vec<_>, body| {
+        let chain = decode_hooked(body).filter(|c| c.priority <= priority && !is_ours(&c.table));
+        if found.len() < MOST_AHEAD {
+            found.extend(chain.map(|c| (c.table, c.chain)));
+        }
+        Ok(())
+    })
+}
+
+/// A few tell that somebody else is there.
+const MOST_AHEAD: usize = 16;
 
 /// Commits all steps or none, and only if nothing was committed since `generation`.
 pub(crate) fn commit(

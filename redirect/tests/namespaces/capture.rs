@@ -59,6 +59,16 @@ pub const TESTS: &[Test] = &[
         dormant,
     ),
     (
+        "recorded_disturbances_are_drift_and_are_repaired",
+        &["ip", "nft"],
+        recorded_disturbances,
+    ),
+    (
+        "rules_of_others_before_ours_are_named_and_left_alone",
+        &["ip", "nft", "iptables-nft-restore"],
+        others_ahead,
+    ),
+    (
         "policy_rule_that_sees_less_is_not_ours",
         &["ip"],
         narrowed_rule,
@@ -441,5 +451,72 @@ fn dead_end() {
             run(&netns, "ip", &[flag, "rule", "del", "pref", "50"]);
         }
     }
+    assert_eq!(verify(&netns, &spec).unwrap(), []);
+}
+
+/// What a test of Istio's agent did to its rules between two agents, as recorded.
+fn recorded_disturbances() {
+    let spec = Spec::ambient_exact().with_dns();
+    let wanted = entries(&recorded("nft/pod.json"));
+    for (what, chain) in [
+        ("foreign-rule", "istio-output"),
+        ("order-changed", "istio-output"),
+        ("rule-lost", "istio-output"),
+    ] {
+        let netns = namespace();
+        apply(&netns, &spec).unwrap();
+        let disturbed = recorded(&format!("nft/disturbed-{what}.txt"));
+        run(&netns, "nft", &["flush", "ruleset"]);
+        feed(&netns, "nft", &["-f", "-"], &disturbed);
+        let found = verify(&netns, &spec).unwrap();
+        assert!(
+            matches!(found.as_slice(), [Drift::Chain { chain: c, .. }] if c == chain),
+            "{what}: {found:?}"
+        );
+        apply(&netns, &spec).unwrap();
+        assert_eq!(verify(&netns, &spec).unwrap(), [], "{what}");
+        let ours = run(&netns, "nft", &["-j", "list", "ruleset"]);
+        assert_eq!(entries(&ours), wanted, "{what}");
+    }
+}
+
+fn others_ahead() {
+    let netns = namespace();
+    let spec = Spec::ambient();
+    // What Istio's agent leaves with the other backend.
+    let theirs = recorded("iptables/pod-dns-off.iptables.txt");
+    feed(&netns, "iptables-nft-restore", &[], &theirs);
+    apply(&netns, &spec).unwrap();
+    let found: Vec<_> = verify(&netns, &spec).unwrap();
+    let names: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        [
+            "chain ip mangle PREROUTING is called before the capture rules",
+            "chain ip mangle OUTPUT is called before the capture rules",
+            "chain ip nat PREROUTING is called before the capture rules",
+            "chain ip nat OUTPUT is called before the capture rules",
+        ]
+    );
+    assert_eq!(apply(&netns, &spec).unwrap().steps, [], "nothing to repair");
+    remove(&netns).unwrap();
+    assert!(run(&netns, "nft", &["list", "ruleset"]).contains("chain ISTIO_OUTPUT"));
+    run(&netns, "nft", &["flush", "ruleset"]);
+
+    apply(&netns, &spec).unwrap();
+    let chain = |name: &str, hook: &str| {
+        let text = format!("add table inet app; add chain inet app {name} {{ {hook}; }}");
+        run(&netns, "nft", &[&text]);
+    };
+    chain("early", "type filter hook output priority -101");
+    assert_eq!(verify(&netns, &spec).unwrap(), [], "it has no rule yet");
+    run(&netns, "nft", &["add rule inet app early counter"]);
+    assert_eq!(verify(&netns, &spec).unwrap().len(), 1);
+    run(&netns, "nft", &["delete", "table", "inet", "app"]);
+    // Who comes later, or sees other packets, changes nothing.
+    chain("late", "type filter hook output priority 0");
+    chain("other", "type filter hook input priority -300");
+    run(&netns, "nft", &["add rule inet app late counter"]);
+    run(&netns, "nft", &["add rule inet app other counter"]);
     assert_eq!(verify(&netns, &spec).unwrap(), []);
 }
