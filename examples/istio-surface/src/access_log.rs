@@ -268,7 +268,9 @@ impl AccessRecord {
     }
 
     /// Logs a connection that was refused before anything was known of it but its addresses.
-    pub fn failed(&self) {
+    ///
+    /// Not limited: an [`AccessLog`] does that.
+    fn failed(&self) {
         tracing::warn!(
             target: "access",
             {
@@ -291,7 +293,9 @@ impl AccessRecord {
 
 /// Istio shows the pod; what is no pod, by its canonical service.
 fn shown_name(workload: &Workload) -> Option<Arc<str>> {
-    known(workload.name()).or_else(|| known(workload.canonical_name()))
+    let name = workload.name();
+    let pod = (!name.is_empty()).then(|| name.into());
+    pod.or_else(|| known(workload.canonical_name()))
 }
 
 fn known(text: &Arc<str>) -> Option<Arc<str>> {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use meshwright_xds_client::workload::{
-    ApplicationProtocol, GatewayAddress, Health, NetworkMode, Protocol, Workload, WorkloadType,
+    ApplicationProtocol, GatewayAddress, Health, NetworkMode, Protocol, Workload,
 };
 use serde::Serialize;
 
@@ -34,8 +34,7 @@ pub(super) struct WorkloadJson<'a> {
     network: &'a str,
     #[serde(skip_serializing_if = "empty")]
     workload_name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    workload_type: Option<&'static str>,
+    workload_type: &'static str,
     #[serde(skip_serializing_if = "empty")]
     canonical_name: &'a str,
     #[serde(skip_serializing_if = "empty")]
@@ -69,7 +68,6 @@ pub(super) struct GatewayJson {
 #[derive(Debug, Serialize)]
 struct ApplicationTunnelJson {
     protocol: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
 }
 
@@ -101,9 +99,7 @@ impl<'a> WorkloadJson<'a> {
             service_account: workload.service_account(),
             network: workload.network(),
             workload_name: workload.workload_name(),
-            workload_type: Some(workload.workload_type())
-                .filter(|kind| *kind != WorkloadType::Deployment)
-                .map(WorkloadType::as_str),
+            workload_type: workload.workload_type().as_str(),
             canonical_name: workload.canonical_name(),
             canonical_revision: workload.canonical_revision(),
             hostname: workload.hostname(),

@@ -54,11 +54,6 @@ impl Variables {
         }
     }
 
-    /// Sets one variable.
-    pub fn set(&mut self, name: impl Into<String>, value: impl Into<OsString>) {
-        self.values.insert(name.into(), value.into());
-    }
-
     /// Begins to read.
     #[must_use]
     pub fn checker(&self) -> Checker<'_> {
@@ -105,12 +100,8 @@ impl<'a> Checker<'a> {
 
     /// A length of time.
     pub fn duration(&mut self, name: &str, default: Duration) -> Duration {
-        self.optional_duration(name).unwrap_or(default)
-    }
-
-    /// A length of time that may be left open.
-    pub fn optional_duration(&mut self, name: &str) -> Option<Duration> {
-        self.parse(name, InvalidValue::Duration, parse_duration)
+        let set = self.parse(name, InvalidValue::Duration, parse_duration);
+        set.unwrap_or(default)
     }
 
     /// A length of time of `min` to `max` seconds.
@@ -166,18 +157,21 @@ impl<'a> Checker<'a> {
     }
 
     /// The address of a server; a missing scheme becomes `https`, any other scheme is a fault
-    /// because a token would travel readable.
+    /// because a token would travel readable. So is a user or password, which would be shown.
     pub fn server(&mut self, name: &str, text: &str) -> Option<Uri> {
         let full = if text.contains("://") {
             text.to_owned()
         } else {
             format!("https://{text}")
         };
+        let has_user = text.contains('@');
         let uri = full.parse::<Uri>().ok().filter(|uri| {
-            uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty())
+            uri.scheme_str() == Some("https")
+                && uri.host().is_some_and(|host| !host.is_empty())
+                && !has_user
         });
         if uri.is_none() {
-            self.fault(name, Some(text), InvalidValue::Uri);
+            self.fault(name, (!has_user).then_some(text), InvalidValue::Uri);
         }
         uri
     }
@@ -199,7 +193,10 @@ impl<'a> Checker<'a> {
         {
             return Roots::Pem(text.into());
         }
-        self.fault(name, Some(&file.to_string_lossy()), InvalidValue::NoRoots);
+        // What is PEM and holds no certificate may be a private key.
+        let shown = file.to_string_lossy();
+        let shown = (!shown.contains("-----")).then_some(&*shown);
+        self.fault(name, shown, InvalidValue::NoRoots);
         Roots::File(file.to_owned())
     }
 
@@ -207,7 +204,7 @@ impl<'a> Checker<'a> {
     /// without it there is no token.
     ///
     /// A value that looks like a path and names no file is a fault: sent as a token it would only
-    /// be refused far away.
+    /// be refused far away. It may be a token all the same, and is not repeated.
     pub fn token(&mut self, name: &str, default: &Path) -> Token {
         let Some(text) = self.text(name) else {
             return if default.exists() {
@@ -221,7 +218,7 @@ impl<'a> Checker<'a> {
             return Token::File(path.to_owned());
         }
         if text.starts_with('/') || text.starts_with('.') {
-            self.fault(name, Some(text), InvalidValue::NoSuchFile);
+            self.fault(name, None, InvalidValue::NoSuchFile);
             return Token::None;
         }
         if HeaderValue::from_str(text.trim()).is_err() {
@@ -287,9 +284,12 @@ impl<'a> Checker<'a> {
         self.text(name).map(PathBuf::from)
     }
 
-    /// Records a fault; leave `value` out if it is secret.
+    /// Records a fault, once if several readers meet it; leave `value` out if it is secret.
     pub fn fault(&mut self, name: &str, value: Option<&str>, reason: InvalidValue) {
-        self.faults.push(InvalidSetting::new(name, value, reason));
+        let fault = InvalidSetting::new(name, value, reason);
+        if !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
     }
 
     /// Records a sentence for the operator: something asked for has no effect.

@@ -82,8 +82,6 @@ pub enum InvalidValue {
     Uri,
     /// Not a number of threads such as `4`, `50%` or `0` for all.
     WorkerThreads,
-    /// Not `namespace/name/service-account`.
-    WorkloadInfo,
 }
 
 /// All settings that cannot be used, in the order in which they were read.
@@ -178,7 +176,6 @@ impl fmt::Display for InvalidValue {
             Self::WorkerThreads => {
                 f.write_str("is not a number of threads such as `4`, `50%`, or `0` for all")
             }
-            Self::WorkloadInfo => f.write_str("is not `namespace/name/service-account`"),
         }
     }
 }

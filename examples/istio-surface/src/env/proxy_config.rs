@@ -47,7 +47,7 @@ impl ProxyConfig {
             .text("PROXY_CONFIG")
             .map_or_else(Self::default, |text| {
                 serde_saphyr::from_str(text).unwrap_or_else(|error| {
-                    let cause = error.to_string();
+                    let cause = cause(&error);
                     checker.fault("PROXY_CONFIG", None, InvalidValue::Unreadable { cause });
                     Self::default()
                 })
@@ -90,13 +90,18 @@ fn read_mesh(checker: &mut Checker<'_>, file: &Path) -> MeshConfig {
         Ok(Some(text)) if text.trim().is_empty() => return MeshConfig::default(),
         Ok(Some(text)) => match serde_saphyr::from_str(&text) {
             Ok(mesh) => return mesh,
-            Err(error) => error.to_string(),
+            Err(error) => cause(&error),
         },
         Err(error) => error.to_string(),
     };
     let name = file.display().to_string();
     checker.fault(&name, None, InvalidValue::Unreadable { cause });
     MeshConfig::default()
+}
+
+/// What is wrong and where, without the lines around it: they may hold secrets.
+fn cause(error: &serde_saphyr::Error) -> String {
+    error.without_snippet().to_string()
 }
 
 fn read_bounded(file: &Path) -> io::Result<Option<String>> {

@@ -78,23 +78,14 @@ impl<const N: usize> LineLimit<N> {
         }
     }
 
-    /// Lines of reason number `reason` that were dropped since this was last asked or said.
-    pub fn unreported(&self, reason: usize) -> u64 {
+    /// Lines of reason number `reason` that were dropped since this was last said.
+    fn unreported(&self, reason: usize) -> u64 {
         let (Some(total), Some(said)) = (self.suppressed.get(reason), self.reported.get(reason))
         else {
             return 0;
         };
         let total = total.load(Ordering::Relaxed);
         total.saturating_sub(said.swap(total, Ordering::Relaxed))
-    }
-
-    /// All lines that were dropped, of every reason.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.suppressed
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum()
     }
 }
 
@@ -128,6 +119,5 @@ mod tests {
             Admitted::Write { dropped_before: 0 },
             "told once"
         );
-        assert_eq!(limit.dropped(), 99_900);
     }
 }

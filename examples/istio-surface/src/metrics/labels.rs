@@ -133,12 +133,6 @@ impl Label {
         Self(value.get(..end).map(Into::into))
     }
 
-    /// Whether there is a value.
-    #[must_use]
-    pub fn is_known(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// The value, or `unknown`.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -101,20 +101,6 @@ impl Metrics {
         self.with_registry(|registry| registry.register_collector(workers));
     }
 
-    /// Registers a metric of the program's own as `meshwright_{name}`.
-    pub fn register_own(
-        &self,
-        name: &str,
-        help: &str,
-        metric: impl EncodeMetric + fmt::Debug + Send + Sync + 'static,
-    ) {
-        self.with_registry(|registry| {
-            registry
-                .sub_registry_with_prefix("meshwright")
-                .register(name, help, metric);
-        });
-    }
-
     /// The traffic counters.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {

@@ -333,12 +333,6 @@ impl OpenConnection {
         }
     }
 
-    /// The counters it belongs to.
-    #[must_use]
-    pub fn series(&self) -> &TrafficSeries {
-        &self.series
-    }
-
     /// Counts the end. Only the first call counts.
     pub fn finish(&self, flag: ResponseFlag, establishment: Establishment) {
         if !self.finished.swap(true, Ordering::Relaxed) {

@@ -409,7 +409,7 @@ fn optional_fields_have_istios_names_and_words() {
         ("status", json!("Unhealthy")),
         ("protocol", json!("TCP")),
         ("applicationTunnel", json!({"protocol": "PROXY", "port": 8})),
-        ("workloadType", Value::Null),
+        ("workloadType", json!("deployment")),
         ("locality", Value::Null),
     ];
     let balancer = json!({"routingPreferences": ["Network", "Region"], "mode": "Failover",
