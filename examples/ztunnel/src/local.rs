@@ -97,9 +97,23 @@ impl LocalMesh {
     }
 
     fn parse(text: &str) -> Result<Self, LocalError> {
-        let raw: RawMesh = serde_saphyr::from_str(text).map_err(LocalError::Shape)?;
+        let mut raw: RawMesh = serde_saphyr::from_str(text).map_err(LocalError::Shape)?;
         let mut faults = Faults::default();
         let mut mesh = Self::default();
+        let mut members = service::Members::new();
+        for service in &mut raw.services {
+            service.take_endpoints(&mut members);
+        }
+        for workload in &mut raw.workloads {
+            workload.join(&mut members);
+        }
+        for uid in members.into_keys() {
+            faults.add(
+                "services.endpoints".into(),
+                uid,
+                "a workload of this source",
+            );
+        }
         for (index, raw) in raw.workloads.into_iter().enumerate() {
             let place = format!("workloads[{index}]");
             mesh.addresses.push(raw.into_address(&place, &mut faults));

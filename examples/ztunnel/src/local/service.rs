@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use meshwright_xds_client::proto::workload as wire;
 use serde::Deserialize;
 
 use super::Faults;
+use super::workload::Status;
 
 /// One service, with the field names of `/config_dump`.
 #[derive(Debug, Default, Deserialize)]
@@ -18,14 +20,45 @@ pub(super) struct RawService {
     hostname: String,
     /// `network/ip`.
     vips: Vec<String>,
+    cidr_vips: Vec<RawCidr>,
     /// Service port to target port; 0 leaves the choice to the endpoints.
     ports: BTreeMap<u16, u16>,
+    /// Workloads of the same source, by their ids.
+    endpoints: BTreeMap<String, RawEndpoint>,
     subject_alt_names: Vec<String>,
     waypoint: Option<RawGateway>,
+    weighted_waypoints: Vec<RawWeighted>,
     load_balancer: Option<RawLoadBalancer>,
     ip_families: Option<IpFamilies>,
     canonical: bool,
     visibility: Visibility,
+}
+
+/// Services that name endpoints, with their ports, by the workload's id.
+pub(super) type Members = BTreeMap<String, BTreeMap<String, BTreeMap<u16, u16>>>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCidr {
+    network: String,
+    cidr: String,
+}
+
+/// One endpoint; whether it is healthy, its workload says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawEndpoint {
+    workload_uid: String,
+    port: BTreeMap<u16, u16>,
+    #[serde(rename = "status")]
+    _status: Status,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWeighted {
+    destination: RawGateway,
+    weight: u32,
 }
 
 /// A reference to a waypoint or gateway.
@@ -91,6 +124,18 @@ const fn default_gateway_port() -> u16 {
 }
 
 impl RawService {
+    /// Moves the endpoints out, to the workloads that they are.
+    pub(super) fn take_endpoints(&mut self, members: &mut Members) {
+        for endpoint in std::mem::take(&mut self.endpoints).into_values() {
+            let services = members.entry(endpoint.workload_uid).or_default();
+            services.insert(self.key(), endpoint.port);
+        }
+    }
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.hostname)
+    }
+
     /// Turns the entry into the message that a control plane would send, with its name.
     pub(super) fn into_address(self, place: &str, faults: &mut Faults) -> (String, wire::Address) {
         if self.namespace.is_empty() || self.hostname.is_empty() {
@@ -100,7 +145,7 @@ impl RawService {
                 "a service with namespace and hostname",
             );
         }
-        let name = format!("{}/{}", self.namespace, self.hostname);
+        let name = self.key();
         let service = self.into_message(place, faults);
         let address = wire::Address {
             r#type: Some(wire::address::Type::Service(service)),
@@ -116,8 +161,24 @@ impl RawService {
                 None => faults.add(format!("{place}.vips"), vip, "network/ip"),
             }
         }
+        for range in self.cidr_vips {
+            match range.cidr.parse::<IpNet>() {
+                Ok(cidr) => addresses.push(wire::NetworkAddress {
+                    network: range.network,
+                    address: octets(cidr.addr()),
+                    length: Some(cidr.prefix_len().into()),
+                }),
+                Err(_) => faults.add(format!("{place}.cidrVips"), range.cidr, "a CIDR"),
+            }
+        }
+        let weighted = self.weighted_waypoints.into_iter();
+        let weighted = weighted.map(|waypoint| wire::WeightedWaypoint {
+            destination: waypoint.destination.into_message(place, faults),
+            weight: waypoint.weight,
+        });
         wire::Service {
             addresses,
+            weighted_waypoints: weighted.collect(),
             ports: ports(&self.ports),
             subject_alt_names: self.subject_alt_names,
             waypoint: self.waypoint.and_then(|w| w.into_message(place, faults)),

@@ -1,4 +1,5 @@
 use super::LocalMesh;
+use meshwright_xds_client::proto::workload::Address;
 use meshwright_xds_client::proto::workload::address::Type;
 
 const MESH: &str = r#"
@@ -64,6 +65,45 @@ fn every_field_of_an_entry_arrives_in_its_message() {
     let one = &rules[0].clauses[0].matches[0];
     assert_eq!(one.not_destination_ports, [9999]);
     assert_eq!((one.principals.len(), one.source_ips.len()), (2, 2));
+}
+
+#[test]
+fn services_may_name_endpoints_ranges_and_weighted_waypoints_as_the_dump_does() {
+    let _trace = meshwright_testkit::trace();
+    let text = r#"
+workloads:
+- {uid: u, applicationTunnel: {protocol: PROXY, port: null}}
+services:
+- namespace: n
+  hostname: h
+  cidrVips: [{network: "", cidr: 10.1.0.0/16}]
+  endpoints: {u: {workloadUid: u, port: {80: 8080}, status: Healthy}}
+  weightedWaypoints: [{destination: {destination: n/way, hboneMtlsPort: 15008}, weight: 3}]
+"#;
+    let mesh = LocalMesh::parse(text).unwrap();
+    let [
+        (
+            _,
+            Address {
+                r#type: Some(Type::Workload(workload)),
+            },
+        ),
+        (
+            _,
+            Address {
+                r#type: Some(Type::Service(service)),
+            },
+        ),
+    ] = &*mesh.addresses
+    else {
+        panic!("a workload and a service");
+    };
+    assert_eq!(workload.services["n/h"].ports[0].target_port, 8080);
+    assert_eq!(service.addresses[0].length, Some(16));
+    assert_eq!(service.weighted_waypoints[0].weight, 3);
+    let lost = text.replace("workloadUid: u", "workloadUid: other");
+    let error = LocalMesh::parse(&lost).unwrap_err().to_string();
+    assert!(error.contains("\"other\" is not a workload"), "{error}");
 }
 
 #[test]

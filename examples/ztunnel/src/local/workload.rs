@@ -8,7 +8,7 @@ use meshwright_xds_client::proto::workload as wire;
 use serde::Deserialize;
 
 use super::Faults;
-use super::service::{RawGateway, octets, ports};
+use super::service::{Members, RawGateway, octets, ports};
 
 /// One workload, with the field names of `/config_dump`.
 #[derive(Debug, Default, Deserialize)]
@@ -69,7 +69,7 @@ enum WorkloadType {
 }
 
 #[derive(Debug, Default, Deserialize)]
-enum Status {
+pub(super) enum Status {
     #[default]
     Healthy,
     Unhealthy,
@@ -88,8 +88,7 @@ struct RawLocality {
 struct RawTunnel {
     #[serde(default)]
     protocol: TunnelProtocol,
-    #[serde(default)]
-    port: u16,
+    port: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,6 +101,13 @@ enum TunnelProtocol {
 }
 
 impl RawWorkload {
+    /// Adds the services that name it as their endpoint, by the workload's id.
+    pub(super) fn join(&mut self, members: &mut Members) {
+        for (service, mapping) in members.remove(&self.uid).unwrap_or_default() {
+            self.services.entry(service).or_insert(mapping);
+        }
+    }
+
     /// Turns the entry into the message that a control plane would send, with its name.
     pub(super) fn into_address(self, place: &str, faults: &mut Faults) -> (String, wire::Address) {
         if self.uid.is_empty() {
@@ -210,7 +216,7 @@ impl RawTunnel {
                 TunnelProtocol::Proxy => wire::application_tunnel::Protocol::Proxy,
             }
             .into(),
-            port: self.port.into(),
+            port: self.port.unwrap_or_default().into(),
         }
     }
 }
