@@ -20,7 +20,7 @@ use crate::updates::{Addresses, Policies};
 #[derive(Debug)]
 pub(crate) struct Source {
     ready: Option<Ready>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// Fills the stores: from the file at once, from the control plane for as long as the source is kept.
@@ -49,10 +49,7 @@ pub(crate) fn connect(
         };
         // The handlers are kept: with them goes the judge that ends holds.
         tasks.spawn_on(keep((addresses, policies)), &thread.handle(0));
-        return Ok(Source {
-            ready: None,
-            _tasks: tasks,
-        });
+        return Ok(Source { ready: None, tasks });
     };
     let client = Client::new(
         channel(control_plane)?,
@@ -64,21 +61,26 @@ pub(crate) fn connect(
     .subscribe(policies);
     let ready = Some(client.ready());
     tasks.spawn_on(client.run(), &thread.handle(0));
-    Ok(Source {
-        ready,
-        _tasks: tasks,
-    })
+    Ok(Source { ready, tasks })
 }
 
 impl Source {
-    /// Waits until the first state is complete.
-    pub(crate) async fn ready(&mut self) {
-        if let Some(ready) = &mut self.ready
-            && ready.ready().await.is_err()
-        {
-            tracing::error!("the control plane's client has ended");
-            std::future::pending::<()>().await;
+    /// Waits until the first state is complete. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::Source`] if it never will be.
+    pub(crate) async fn ready(&mut self) -> Result<(), RunError> {
+        match &mut self.ready {
+            Some(ready) => ready.ready().await.map_err(|_gone| RunError::Source),
+            None => Ok(()),
         }
+    }
+
+    /// Waits until one of its tasks ends, which only a panic does. Cancel safe.
+    pub(crate) async fn broken(&mut self) -> RunError {
+        let _panicked = self.tasks.join_next().await;
+        RunError::Source
     }
 }
 

@@ -12,6 +12,7 @@ use meshwright_policy::{Denied, Revoked};
 use meshwright_redirect::socket::DialError;
 use meshwright_xds_client::route::NoRoute;
 
+use crate::limits::Crowded;
 use crate::mesh::PodName;
 
 /// How a connection ended. Closed: a new way to end is a new variant here.
@@ -25,6 +26,8 @@ pub(crate) enum Ending {
     Application(DialError),
     /// No tunnel to the destination's proxy.
     Connect(ConnectError),
+    /// A limit of this proxy.
+    Crowded(Crowded),
     /// Refused by policy.
     Denied(Denied),
     /// No connection to a plain destination.
@@ -42,8 +45,6 @@ pub(crate) enum Ending {
     /// The application expects a PROXY header, which this version does not write. Without it, whatever the
     /// client sends first would be believed as its address and identity.
     ProxyProtocol,
-    /// Too many handshakes were under way; this was the oldest.
-    PushedOut,
     /// Bytes were moved until this.
     Relayed(RelayEnd),
     /// A policy changed while it was open.
@@ -77,7 +78,7 @@ impl Ending {
             Self::Identity(_) | Self::IdentityChanged => Reason::Identity,
             Self::Accept(AcceptError::Quota { .. } | AcceptError::Timeout { .. })
             | Self::Connect(ConnectError::PoolFull)
-            | Self::PushedOut => Reason::Limit,
+            | Self::Crowded(_) => Reason::Limit,
             Self::Accept(_) => Reason::Internal,
             // Nobody answers on the tunnel port: most often a network policy that does not know it.
             Self::Connect(ConnectError::Timeout {
@@ -102,6 +103,18 @@ impl Ending {
         }
     }
 
+    /// Whether both ends of a tunnel's connection had proved who they are when this went wrong.
+    pub(crate) const fn was_mutual_tls(error: &ConnectError) -> bool {
+        match error {
+            ConnectError::Http2 { .. }
+            | ConnectError::Refused { .. }
+            | ConnectError::Reset { .. }
+            | ConnectError::Unprocessed { .. } => true,
+            ConnectError::Timeout { step, .. } => matches!(step, Limit::Settings | Limit::Answer),
+            _ => false,
+        }
+    }
+
     /// What the access log says; nothing for a clean end.
     pub(crate) fn error(&self) -> Option<String> {
         self.reason().text(self)
@@ -121,6 +134,7 @@ impl fmt::Display for Ending {
                 }
             }
             Self::Connect(error) => f.write_str(&crate::chain(error)),
+            Self::Crowded(limit) => limit.fmt(f),
             Self::Denied(denied) => denied.fmt(f),
             Self::Application(error) | Self::Destination(error) => {
                 f.write_str(&crate::chain(error))
@@ -133,7 +147,6 @@ impl fmt::Display for Ending {
             Self::ProxyProtocol => {
                 f.write_str("the application expects a PROXY header, which is not supported")
             }
-            Self::PushedOut => f.write_str("too many handshakes are under way"),
             Self::Relayed(end) => end.reason.fmt(f),
             Self::Revoked(revoked) => revoked.fmt(f),
             Self::UnknownWorkload(pod) => write!(f, "no record of pod {pod}"),

@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 
 use crate::baggage;
 use crate::ending::Ending;
+use crate::limits::Crowded;
 use crate::traffic::Traffic;
-use crate::worker::Station;
+use crate::worker::{Kind, Station};
 
 /// Serves one connection of a peer, and every tunnel in it.
 pub(crate) async fn serve(
@@ -29,12 +30,12 @@ pub(crate) async fn serve(
         let mut turn = station.half_open.enter();
         tokio::select! {
             established = handshake(station, stream) => established,
-            () = turn.pushed_out() => Err(Ending::PushedOut),
+            () = turn.pushed_out() => Err(Ending::Crowded(Crowded::Handshakes)),
         }
     };
     let (workload, connection) = match established {
         Ok(established) => established,
-        Err(ending) => return Traffic::failed_handshake(station, from, local, &ending),
+        Err(ending) => return Traffic::refused(&station.pod, Kind::Hbone, from, local, &ending),
     };
     let caller = Caller {
         station: Arc::clone(station),

@@ -27,6 +27,8 @@ mod servers;
 mod shards;
 mod shutdown;
 mod telemetry;
+#[cfg(test)]
+mod testing;
 mod traffic;
 mod updates;
 mod worker;
@@ -76,6 +78,7 @@ async fn serve(config: Config, logging: Logging) -> Result<(), RunError> {
     let shards =
         Arc::new(Shards::start("ztunnel", config.workers.get()).map_err(RunError::Threads)?);
     let control_thread = Shards::start("control", 1).map_err(RunError::Threads)?;
+    metrics.expose_workers(shards.iter().map(|(shard, _)| shard.clone()).collect());
 
     // Who we are: a certificate for each identity on this node, renewed before it expires.
     let trust_domain =
@@ -110,19 +113,21 @@ async fn serve(config: Config, logging: Logging) -> Result<(), RunError> {
 
     // Nothing listens in a pod before the first state is complete: there would be nothing to judge by.
     tokio::select! {
-        () = source.ready() => drop(synced),
+        ready = source.ready() => ready?,
         () = shutdown.requested() => return Ok(()),
     }
 
+    drop(synced);
     let own = program::own_pod(&mesh, &shards);
 
     // Which pods we serve: handed over by the node agent, one proxy each.
     let mut agent = pods::agent(&mesh);
     let mut pods = Pods::new(Arc::clone(&mesh), shards, readiness, handed_over);
-    tokio::select! {
-        () = pods.follow(&mut agent) => {}
-        () = shutdown.requested() => {}
-    }
+    let outcome = tokio::select! {
+        () = pods.follow(&mut agent) => Ok(()),
+        () = shutdown.requested() => Ok(()),
+        error = source.broken() => Err(error),
+    };
     drop(agent);
     tracing::info!(deadline = ?mesh.config.drain.deadline, "draining");
     tokio::select! {
@@ -130,7 +135,7 @@ async fn serve(config: Config, logging: Logging) -> Result<(), RunError> {
         () = shutdown.insisted() => {}
     }
     drop((servers, source, rotator));
-    Ok(())
+    outcome
 }
 
 /// What readiness calls the set of pods.

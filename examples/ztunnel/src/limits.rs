@@ -1,6 +1,7 @@
 //! How much the callers of one pod, and the pod itself, may make the proxy hold.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::oneshot;
@@ -21,6 +22,38 @@ pub(crate) struct Room {
     outbound: Load,
 }
 
+/// What there was too much of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Crowded {
+    /// Handshakes of one pod; the oldest made room.
+    Handshakes,
+    /// Connections of one pod.
+    Pod,
+    /// Connections that wait for one thread.
+    Worker,
+}
+
+impl Crowded {
+    /// The limit's name in the metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshakes => "half_open",
+            Self::Pod => "pod_connections",
+            Self::Worker => "worker_queue",
+        }
+    }
+}
+
+impl fmt::Display for Crowded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Handshakes => "too many handshakes are under way",
+            Self::Pod => "the pod has too many connections",
+            Self::Worker => "a worker thread cannot keep up",
+        })
+    }
+}
+
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Direction {
@@ -29,13 +62,21 @@ pub(crate) enum Direction {
 }
 
 impl Room {
-    /// Takes the place of one connection until the value is dropped; nothing if all are taken.
-    pub(crate) fn take(&self, direction: Direction) -> Option<Carried> {
+    /// Takes the place of one connection until the value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Crowded::Pod`] if all places are taken.
+    pub(crate) fn take(&self, direction: Direction) -> Result<Carried, Crowded> {
         let load = match direction {
             Direction::Inbound => &self.inbound,
             Direction::Outbound => &self.outbound,
         };
-        (load.carried() < MOST_CONNECTIONS).then(|| load.carry())
+        if load.carried() < MOST_CONNECTIONS {
+            Ok(load.carry())
+        } else {
+            Err(Crowded::Pod)
+        }
     }
 }
 
@@ -131,9 +172,9 @@ mod tests {
         let flood: Vec<_> = (0..MOST_CONNECTIONS)
             .map(|_| room.take(Direction::Inbound).unwrap())
             .collect();
-        assert!(room.take(Direction::Inbound).is_none());
-        assert!(room.take(Direction::Outbound).is_some());
+        assert!(room.take(Direction::Inbound).is_err());
+        assert!(room.take(Direction::Outbound).is_ok());
         drop(flood);
-        assert!(room.take(Direction::Inbound).is_some());
+        assert!(room.take(Direction::Inbound).is_ok());
     }
 }

@@ -75,13 +75,11 @@ async fn connect(
                     uid.unwrap_or_default(),
                 )
                 .with_headers(headers(&workload, from, &route));
-            let tunnel = station
-                .pool
-                .tunnel(&member, target)
-                .await
-                .map_err(Ending::Connect)?;
-            traffic.tunnel_is_open(&workload, &accepted);
-            Ok(Box::new(tunnel))
+            let tunnel = station.pool.tunnel(&member, target).await;
+            if tunnel.as_ref().err().is_none_or(Ending::was_mutual_tls) {
+                traffic.note_mutual_tls(&workload, &accepted);
+            }
+            Ok(Box::new(tunnel.map_err(Ending::Connect)?))
         }
         _ => Err(Ending::NotUnderstood),
     }

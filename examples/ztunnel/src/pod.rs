@@ -10,24 +10,27 @@
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use meshwright_hbone::{Drain, DrainWatch};
 use meshwright_redirect::Netns;
 use meshwright_redirect::socket::{
-    Acceptor, HandoverConfig, ListenConfig, ListenError, PortSharing, ReusePortHandover,
-    Transparency, listen, original_destination,
+    Acceptor, HandoverConfig, ListenConfig, ListenError, OriginalDestination, PortSharing,
+    ReusePortHandover, Transparency, listen, original_destination, set_linger_zero,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::config::{Config, OriginalSource};
 use crate::dialer;
-use crate::limits::Room;
+use crate::ending::Ending;
+use crate::limits::{Crowded, Room};
 use crate::mesh::{Mesh, PodName};
 use crate::served::Outgoing;
-use crate::shards::Shards;
+use crate::shards::{Carried, Shards};
+use crate::traffic::Traffic;
 use crate::worker::{Arrived, Kind, Worker};
 
 /// A pod that this proxy serves.
@@ -69,6 +72,25 @@ pub(crate) struct StartError {
     port: u16,
     /// Why.
     source: ListenError,
+}
+
+impl Pod {
+    fn new(
+        (uid, name, netns): (Arc<str>, PodName, Netns),
+        mesh: Arc<Mesh>,
+        keeps_source: bool,
+    ) -> Self {
+        Self {
+            uid,
+            name,
+            netns,
+            mesh,
+            keeps_source,
+            outgoing: Outgoing::default(),
+            room: Room::default(),
+            deleted: AtomicBool::new(false),
+        }
+    }
 }
 
 impl PodProxy {
@@ -131,16 +153,7 @@ impl PodProxy {
             keeps_source &= listener.transparent;
             listeners.push((kind, listener.socket));
         }
-        let pod = Arc::new(Pod {
-            uid,
-            name,
-            netns,
-            mesh,
-            keeps_source,
-            outgoing: Outgoing::default(),
-            room: Room::default(),
-            deleted: AtomicBool::new(false),
-        });
+        let pod = Arc::new(Pod::new((uid, name, netns), mesh, keeps_source));
         Ok(Self::serve(pod, listeners, shards, &home))
     }
 
@@ -172,6 +185,12 @@ impl PodProxy {
     /// Returns the pod.
     pub(crate) const fn pod(&self) -> &Arc<Pod> {
         &self.pod
+    }
+
+    /// Whether a task has ended without being asked to, which only a panic does: a port of the pod
+    /// may be served by nobody.
+    pub(crate) fn is_broken(&mut self) -> bool {
+        self.tasks.try_join_next().is_some()
     }
 
     /// As [`drained`](Self::drained), but leaves the ports at once.
@@ -269,23 +288,52 @@ async fn accept(
 }
 
 /// Gives one connection to a shard, where it stays.
-fn place(pod: &Pod, kind: Kind, stream: TcpStream, from: SocketAddr, workers: &[Worker]) {
-    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let arrived = match arrived(pod, kind, stream, from) {
-        Ok(arrived) => arrived,
-        Err(error) => {
-            tracing::debug!(%from, ?kind, %error, "a connection ended before it was served");
-            return;
-        }
+fn place(pod: &Arc<Pod>, kind: Kind, stream: TcpStream, from: SocketAddr, workers: &[Worker]) {
+    let from = canonical(from);
+    let asked = match kind {
+        Kind::Hbone => stream.local_addr().map(OriginalDestination::Redirected),
+        Kind::Plain | Kind::Outbound => original_destination(&stream),
     };
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return tracing::debug!(%from, ?kind, %error, "a connection ended by itself"),
+    };
+    let to = canonical(asked.address());
+    let room = match room(pod, kind, asked) {
+        Ok(room) => room,
+        Err(ending) => return refuse(pod, kind, &stream, (from, to), &ending),
+    };
+    let stream = match stream.into_std() {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%from, ?kind, %error, "could not hand a connection on"),
+    };
+    let arrived = Arrived {
+        room,
+        kind,
+        stream,
+        from,
+        destination: to,
+    };
+    if let Some(worker) = choose(kind, to, workers)
+        && let Err(back) = worker.serve(arrived)
+    {
+        let ending = Ending::Crowded(Crowded::Worker);
+        refuse(pod, kind, &back.stream, (from, to), &ending);
+    }
+}
+
+/// Connections that one shard may carry more than another before it is relieved.
+const SPILL: usize = 32;
+
+fn choose(kind: Kind, to: SocketAddr, workers: &[Worker]) -> Option<&Worker> {
     let least = workers.iter().min_by_key(|worker| worker.carried());
-    let chosen = match kind {
+    match kind {
         // All of one peer's tunnels arrive on one connection: spread connections by load.
         Kind::Hbone | Kind::Plain => least,
         // Tunnels to one destination share a connection if they share a shard: stay together
         // until that shard carries clearly more than another.
         Kind::Outbound => {
-            let index = hash(&arrived.destination.ip()) as usize % workers.len().max(1);
+            let index = hash(&to.ip()) as usize % workers.len().max(1);
             match (workers.get(index), least) {
                 (Some(home), Some(least)) if home.carried() > least.carried() + SPILL => {
                     Some(least)
@@ -293,42 +341,35 @@ fn place(pod: &Pod, kind: Kind, stream: TcpStream, from: SocketAddr, workers: &[
                 (home, least) => home.or(least),
             }
         }
-    };
-    if let Some(worker) = chosen {
-        worker.serve(arrived);
     }
 }
 
-/// Connections that one shard may carry more than another before it is relieved.
-const SPILL: usize = 32;
+/// Takes a place among the pod's connections, unless this one was meant for the proxy itself.
+fn room(pod: &Pod, kind: Kind, asked: OriginalDestination) -> Result<Carried, Ending> {
+    let ports = &pod.mesh.config.ports;
+    let own = match kind {
+        Kind::Hbone => None,
+        Kind::Plain => Some(ports.inbound_plaintext.port()),
+        Kind::Outbound => Some(ports.outbound.port()),
+    };
+    if own.is_some_and(|own| asked.beyond(own).is_none()) {
+        return Err(Ending::OwnPort(asked.address()));
+    }
+    pod.room.take(kind.direction()).map_err(Ending::Crowded)
+}
 
-fn arrived(pod: &Pod, kind: Kind, stream: TcpStream, from: SocketAddr) -> std::io::Result<Arrived> {
-    let destination = match kind {
-        Kind::Hbone => canonical(stream.local_addr()?),
-        Kind::Plain | Kind::Outbound => {
-            let own = match kind {
-                Kind::Plain => pod.mesh.config.ports.inbound_plaintext,
-                Kind::Hbone | Kind::Outbound => pod.mesh.config.ports.outbound,
-            };
-            let own = own.port();
-            original_destination(&stream)?
-                .beyond(own)
-                .map(canonical)
-                .ok_or_else(|| std::io::Error::other("it was meant for the proxy itself"))?
-        }
-    };
-    let Some(room) = pod.room.take(kind.direction()) else {
-        pod.mesh.telemetry.metrics.limit_reached("pod_connections");
-        // Dropped with what the client has sent unread, the connection is reset.
-        return Err(std::io::Error::other("the pod has too many connections"));
-    };
-    Ok(Arrived {
-        room,
-        kind,
-        stream: stream.into_std()?,
-        from,
-        destination,
-    })
+/// Resets a connection that is not served, and reports it.
+fn refuse(
+    pod: &Arc<Pod>,
+    kind: Kind,
+    stream: &impl AsFd,
+    (from, to): (SocketAddr, SocketAddr),
+    ending: &Ending,
+) {
+    if let Err(error) = set_linger_zero(stream) {
+        tracing::debug!(%from, %error, "the connection ended by itself");
+    }
+    Traffic::refused(pod, kind, from, to, ending);
 }
 
 const fn canonical(address: SocketAddr) -> SocketAddr {
@@ -340,3 +381,22 @@ fn hash<T: std::hash::Hash + ?Sized>(value: &T) -> u64 {
     value.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+impl Pod {
+    /// A pod without listeners.
+    pub(crate) fn for_tests(name: PodName, netns: Netns, mesh: Arc<Mesh>) -> Arc<Self> {
+        Arc::new(Self::new(("uid".into(), name, netns), mesh, false))
+    }
+}
+
+#[cfg(test)]
+impl PodProxy {
+    /// Ends its tasks, as a panic in each of them does.
+    pub(crate) fn break_down(&mut self) {
+        self.tasks.abort_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,8 @@ use crate::shards::Shards;
 /// Pods of one node. Kubernetes advises 110; large nodes run 500.
 const MOST_PODS: usize = 4096;
 
-/// Between two tries to start the proxy of a pod whose ports were taken.
+/// Between two looks at pods that should be served and are not: their ports were taken, or their
+/// proxy is broken.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// How long the peers of a deleted pod may take to be told; the pod itself is gone.
@@ -83,7 +84,7 @@ impl Pods {
             self.publish();
             tokio::select! {
                 event = agent.next() => self.on_event(event),
-                _ = retry.tick(), if !self.pending.is_empty() => self.retry(),
+                _ = retry.tick() => self.retry(),
                 Some(_) = self.leaving.join_next() => {}
             }
         }
@@ -249,10 +250,27 @@ impl Pods {
     }
 
     fn retry(&mut self) {
+        self.stop_broken();
         for (uid, (name, netns)) in std::mem::take(&mut self.pending) {
             if let Err(reason) = self.start(&uid, name, netns) {
                 tracing::warn!(%uid, %reason, "a pod is still not served");
             }
+        }
+    }
+
+    /// Stops the proxies of which a task has panicked, to be started anew.
+    fn stop_broken(&mut self) {
+        let mut broken = Vec::new();
+        for (uid, proxy) in &mut self.running {
+            if proxy.is_broken() {
+                let pod = proxy.pod();
+                tracing::error!(pod = %pod.name, "the pod's proxy is broken and starts anew");
+                broken.push((Arc::clone(uid), (pod.name.clone(), pod.netns.clone())));
+            }
+        }
+        for (uid, pod) in broken {
+            self.stop(&uid);
+            self.pending.insert(uid, pod);
         }
     }
 
@@ -277,3 +295,6 @@ fn every(period: Duration) -> Interval {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,9 @@ const HELP: &str = "usage: ztunnel [proxy | version | help]\n\n\
 /// The program could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
+    /// A task of the control plane's client has ended: what it knows would grow old unnoticed.
+    #[error("the control plane's client has ended")]
+    Source,
     /// A port of the process is taken.
     #[error("could not serve the process's own ports")]
     Bind(#[source] BindError),
@@ -134,11 +137,8 @@ fn raise_descriptor_limit() {
 
 /// Returns the tag of the build metric.
 pub(crate) fn tag(config: &Config) -> &str {
-    config
-        .telemetry
-        .istio_version
-        .as_deref()
-        .unwrap_or(env!("CARGO_PKG_VERSION"))
+    let version = config.telemetry.istio_version.as_deref();
+    version.unwrap_or("unknown")
 }
 
 /// Serves the proxy's own pod, if the settings name it.

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use meshwright_hbone::{Authority, ConnectRequest, Leg, Relay, RelayConfig, relay};
 use meshwright_identity::{AcceptedPeers, PeerSvid};
 use meshwright_istio_surface::access_log::AccessRecord;
 use meshwright_istio_surface::config_dump::ConnectionProtocol;
+use meshwright_istio_surface::end::EndReason as Reason;
 use meshwright_istio_surface::metrics::{
     Label, OpenConnection, Party, Reporter, SecurityPolicy, SocketGuard, TrafficLabels,
 };
@@ -17,7 +19,7 @@ use meshwright_xds_client::workload::{PortMapping, Service, Snapshot, Workload};
 use crate::ending::Ending;
 use crate::pod::Pod;
 use crate::served::{Listed, Outgoing, OutgoingConnection};
-use crate::worker::Station;
+use crate::worker::{Kind, Station};
 
 /// One connection, from accept to its end.
 #[derive(Debug)]
@@ -28,6 +30,9 @@ pub(crate) struct Traffic {
     begun: Instant,
     open: Option<Arc<OpenConnection>>,
     listed: Option<Listed>,
+    /// Whether more than addresses is known of both ends.
+    is_described: bool,
+    is_reported: bool,
     _socket: SocketGuard,
 }
 
@@ -59,14 +64,21 @@ impl Traffic {
     }
 
     /// Reports a connection that never got as far as to ask for anything.
-    pub(crate) fn failed_handshake(
-        station: &Station,
+    pub(crate) fn refused(
+        pod: &Arc<Pod>,
+        kind: Kind,
         from: SocketAddr,
-        local: SocketAddr,
+        to: SocketAddr,
         ending: &Ending,
     ) {
-        let traffic = Self::new(&station.pod, Reporter::Destination, from, local);
-        traffic.end(ending);
+        if let Ending::Crowded(limit) = ending {
+            pod.mesh.telemetry.metrics.limit_reached(limit.as_str());
+        }
+        let reporter = match kind {
+            Kind::Hbone | Kind::Plain => Reporter::Destination,
+            Kind::Outbound => Reporter::Source,
+        };
+        Self::new(pod, reporter, from, to).end(ending);
     }
 
     fn new(pod: &Arc<Pod>, reporter: Reporter, from: SocketAddr, to: SocketAddr) -> Self {
@@ -76,6 +88,8 @@ impl Traffic {
             begun: Instant::now(),
             open: None,
             listed: None,
+            is_described: false,
+            is_reported: false,
             _socket: pod.mesh.telemetry.metrics.socket_opened(reporter),
             pod: Arc::clone(pod),
         }
@@ -96,21 +110,21 @@ impl Traffic {
             self.note_source(&client);
         }
         self.note_destination(own);
+        self.is_described = true;
     }
 
     /// The client has proved an identity. Its workload is looked up by address; where that cannot
     /// be, or names another identity, what the certificate says counts, then what the peer claims.
+    ///
+    /// That it came through a gateway is a claim too, which must not hide what is known: behind a
+    /// gateway's address is another identity than the gateway's.
     fn note_peer(&mut self, request: &ConnectRequest) {
         let peer: &PeerSvid = request.peer();
         let network = &self.pod.mesh.config.node.network;
-        let crossed = request
-            .forwarded_network()
-            .is_some_and(|theirs| !theirs.eq_ignore_ascii_case(network));
         let snapshot = self.pod.mesh.snapshot();
         let from = self.record.src_addr.ip();
-        let known = (!crossed)
-            .then(|| snapshot.workload_by_address(network, from))
-            .flatten()
+        let known = snapshot
+            .workload_by_address(network, from)
             .filter(|workload| workload.identity() == peer.id);
         match known {
             Some(workload) => {
@@ -167,6 +181,7 @@ impl Traffic {
         if let Some(service) = service {
             self.note_service(&service);
         }
+        self.is_described = true;
     }
 
     /// Where the pod's own connection goes.
@@ -197,13 +212,14 @@ impl Traffic {
             protocol,
         };
         self.record.dst_addr = actual;
+        self.is_described = true;
         self.listed = Some(Outgoing::list(&self.pod, self.record.src_addr, connection));
     }
 
-    /// Both ends of the tunnel have proved who they are.
+    /// Both ends of the tunnel's connection have proved who they are.
     ///
     /// Of a peer that may have one of several identities, nothing is said.
-    pub(crate) fn tunnel_is_open(&mut self, own: &Workload, accepted: &AcceptedPeers) {
+    pub(crate) fn note_mutual_tls(&mut self, own: &Workload, accepted: &AcceptedPeers) {
         self.labels.security = SecurityPolicy::MutualTls;
         let own: Arc<str> = own.identity().as_str().into();
         self.labels.source.principal = Label::known(&own);
@@ -235,6 +251,7 @@ impl Traffic {
         client: A,
         server: B,
     ) -> Relay<A, B, Arc<OpenConnection>> {
+        self.record.opened();
         let open = self.count_open();
         relay(client, server, &RelayConfig::default(), open)
     }
@@ -249,16 +266,40 @@ impl Traffic {
 
     /// Reports the end: the access-log line and the counters.
     pub(crate) fn end(mut self, ending: &Ending) {
+        self.report(ending.reason(), ending.error());
+    }
+
+    fn report(&mut self, reason: Reason, error: Option<String>) {
+        self.is_reported = true;
         let open = self.count_open();
-        let reason = ending.reason();
         open.finish(reason.flag(), reason.establishment());
         let (sent, received) = open.sent_and_received();
         self.record.bytes_sent = sent;
         self.record.bytes_recv = received;
         self.record.duration = self.begun.elapsed();
-        self.record.error = ending.error();
+        self.record.error = error;
         let access = &self.pod.mesh.telemetry.access;
-        access.complete(&self.record, reason, Instant::now());
+        let now = Instant::now();
+        if self.is_described {
+            access.complete(&self.record, reason, now);
+        } else {
+            access.failed(&self.record, reason, now);
+        }
+    }
+}
+
+/// Cut off with its task: at the end of a drain, with its pod, or by a panic.
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        if self.is_reported {
+            return;
+        }
+        let reason = if thread::panicking() {
+            Reason::Internal
+        } else {
+            Reason::Drained
+        };
+        self.report(reason, reason.text("the connection's task panicked"));
     }
 }
 
@@ -298,3 +339,6 @@ fn served_service(
     }
     by_port
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,15 +128,14 @@ impl Worker {
         self.load.carried()
     }
 
-    /// Hands a connection over; resets it if the shard cannot keep up.
-    pub(crate) fn serve(&self, arrived: Arrived) {
-        if let Err(refused) = self.queue.try_send((arrived, self.load.carry())) {
-            let (arrived, _) = refused.into_inner();
-            tracing::debug!(from = %arrived.from, "a shard cannot keep up; connection reset");
-            if let Err(error) = meshwright_redirect::socket::set_linger_zero(&arrived.stream) {
-                tracing::debug!(%error, "the connection ended by itself");
-            }
-        }
+    /// Hands a connection over.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back if the shard cannot keep up.
+    pub(crate) fn serve(&self, arrived: Arrived) -> Result<(), Arrived> {
+        let sent = self.queue.try_send((arrived, self.load.carry()));
+        sent.map_err(|refused| refused.into_inner().0)
     }
 }
 

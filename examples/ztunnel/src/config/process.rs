@@ -64,8 +64,6 @@ pub struct Telemetry {
     pub filter: Filter,
     /// Shape of log lines (`LOG_FORMAT`).
     pub format: LogFormat,
-    /// Whether policy decisions are logged at `info` (`AUTHZ_POLICY_INFO_LOGGING`).
-    pub policy_decisions_at_info: bool,
     /// Whether responses carry `baggage` (`ENABLE_RESPONSE_BAGGAGE`).
     pub response_baggage: bool,
     /// The `tag` of the build metric (`ISTIO_META_ISTIO_VERSION`).
@@ -153,7 +151,6 @@ impl Telemetry {
                 Some("json") => LogFormat::Json,
                 _ => LogFormat::Plain,
             },
-            policy_decisions_at_info: checker.text("AUTHZ_POLICY_INFO_LOGGING") == Some("true"),
             response_baggage: checker.boolean("ENABLE_RESPONSE_BAGGAGE", true),
             istio_version: proxy.proxy_metadata.get("ISTIO_VERSION").cloned(),
         }
