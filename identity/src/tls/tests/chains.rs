@@ -297,7 +297,7 @@ fn any_bytes_as_certificates_end_in_an_error() {
     let how = crate::svid::Verification::new(
         world.engine.chain_algorithms(),
         world.engine.now().unwrap(),
-        crate::svid::Purpose::Client,
+        Purpose::Client,
     );
     for at in 0..svid.chain()[0].len() {
         let mut bytes = svid.chain()[0].to_vec();

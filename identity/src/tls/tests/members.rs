@@ -509,7 +509,7 @@ fn longest_chain_is_judged_within_the_cpu_budget() {
     let how = crate::svid::Verification::new(
         world.engine.chain_algorithms(),
         world.engine.now().unwrap(),
-        crate::svid::Purpose::Client,
+        Purpose::Client,
     );
     let decoys = vec![world.root.clone(); 5];
     let begin = std::time::Instant::now();
