@@ -143,7 +143,7 @@ fn path_length_constraint_is_kept() {
     meshwright_testkit::assert_chain_says_each_thing_once(&outcome.server_refusal());
 }
 
-/// RFC 5280 §4.2.1.3: without keyCertSign the key must not be used for signing certificates.
+/// RFC 5280 §4.2.1.3, RFC 5280 §6.1.4: without keyCertSign the key must not be used for signing certificates.
 #[test]
 fn intermediate_whose_key_usage_forbids_signing_vouches_for_nobody() {
     let _trace = meshwright_testkit::trace();
