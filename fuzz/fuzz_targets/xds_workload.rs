@@ -37,6 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
                 .workload_by_uid(&sent.uid)
                 .expect("found by its name");
             assert_eq!(&**got.uid(), sent.uid);
+            assert_eq!(got.name(), sent.name);
             assert_eq!(got.addresses().len(), sent.addresses.len());
             assert_eq!(got.capacity(), sent.capacity.unwrap_or(1));
             for (key, ports) in &sent.services {

@@ -14,18 +14,15 @@ use std::{hint::black_box, net::SocketAddr, sync::Arc};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use meshwright_xds_client::{
     Handler, Reader, Resource, Store, Update,
-    proto::workload::{
-        Address, Locality, NetworkAddress, Port, PortList, Service, TunnelProtocol, Workload,
-        address::Type,
-    },
+    proto::workload::Address,
     route::{Source, outbound},
 };
 use prost::Message;
 use rand::{SeedableRng, rngs::SmallRng};
 
-/// Endpoints of one service.
-const REPLICAS: usize = 5;
-const NODES: usize = 500;
+#[path = "shared/mesh.rs"]
+mod mesh;
+use mesh::REPLICAS;
 
 fn is_test() -> bool {
     std::env::args().any(|arg| arg == "--test")
@@ -35,77 +32,15 @@ fn size() -> usize {
     if is_test() { 2_000 } else { 100_000 }
 }
 
-fn ip(base: u32, n: usize) -> bytes::Bytes {
-    let ip = base + u32::try_from(n).unwrap();
-    ip.to_be_bytes().to_vec().into()
-}
-
-fn hostname(n: usize) -> String {
-    format!("service-{n:05}.ns-{}.svc.cluster.local", n % 100)
-}
-
-/// A pod as istiod sends it.
 fn workload(n: usize, revision: &str) -> Resource {
-    let app = n / REPLICAS;
-    let namespace = format!("ns-{}", app % 100);
-    let name = format!("service-{app:05}-6d4cf56db6-{n:05x}");
-    let uid = format!("Kubernetes//Pod/{namespace}/{name}");
-    let ports = PortList {
-        ports: vec![Port {
-            service_port: 80,
-            target_port: 8080,
-            ..Port::default()
-        }],
-    };
-    let zone = format!("zone-{}", n % 3);
-    let workload = Workload {
-        uid: uid.clone(),
-        name,
-        namespace: namespace.clone(),
-        addresses: vec![ip(0x0a00_0000, n)],
-        tunnel_protocol: TunnelProtocol::Hbone.into(),
-        service_account: format!("service-{app:05}"),
-        node: format!("node-{}", n % NODES),
-        canonical_name: format!("service-{app:05}"),
-        canonical_revision: revision.to_owned(),
-        workload_name: format!("service-{app:05}"),
-        cluster_id: "Kubernetes".to_owned(),
-        services: [(format!("{namespace}/{}", hostname(app)), ports)].into(),
-        locality: Some(Locality {
-            region: "region-1".to_owned(),
-            zone,
-            ..Locality::default()
-        }),
-        ..Workload::default()
-    };
-    resource(&uid, Type::Workload(workload))
+    resource(mesh::workload(n, revision))
 }
 
 fn service(n: usize) -> Resource {
-    let service = Service {
-        name: format!("service-{n:05}"),
-        namespace: format!("ns-{}", n % 100),
-        hostname: hostname(n),
-        addresses: vec![NetworkAddress {
-            address: ip(0x6440_0000, n),
-            ..NetworkAddress::default()
-        }],
-        ports: vec![Port {
-            service_port: 80,
-            target_port: 8080,
-            ..Port::default()
-        }],
-        canonical: true,
-        ..Service::default()
-    };
-    let name = format!("ns-{}/{}", n % 100, hostname(n));
-    resource(&name, Type::Service(service))
+    resource(mesh::service(n))
 }
 
-fn resource(name: &str, record: Type) -> Resource {
-    let address = Address {
-        r#type: Some(record),
-    };
+fn resource((name, address): (String, Address)) -> Resource {
     Resource::new(name, address.encode_to_vec())
 }
 

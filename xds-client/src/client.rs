@@ -9,6 +9,7 @@ mod config;
 mod demand;
 mod ending;
 mod events;
+mod messages;
 mod node;
 mod ready;
 mod worker;

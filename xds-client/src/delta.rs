@@ -10,10 +10,13 @@
 //!  want(name) ─► subscription by name or alias;   tick() ─► overdue types, expired and stale ones
 //! ```
 
+mod known;
 mod names;
 mod reply;
+mod response;
 mod session;
 mod state;
 mod version;
 
+pub use response::Response;
 pub use session::{Interest, Notice, Received, Session, SessionConfig, Verdict, Want};

@@ -23,19 +23,60 @@ pub trait Handler: Send {
 }
 
 /// One message for a [`Handler`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct Update<'a> {
     /// New or changed resources.
-    pub resources: &'a [Resource],
+    pub resources: Resources<'a>,
     /// Names of resources that are gone.
     pub removed: &'a [Arc<str>],
 }
 
+/// The resources of an [`Update`], in order.
+///
+/// They are decoded one by one: whoever keeps none of them never has the whole message in memory
+/// twice.
+pub struct Resources<'a>(Source<'a>);
+
+enum Source<'a> {
+    Arriving(&'a mut dyn Iterator<Item = Resource>),
+    Given(std::slice::Iter<'a, Resource>),
+}
+
 impl<'a> Update<'a> {
     /// An update made by hand: of a local source or a test.
-    pub const fn new(resources: &'a [Resource], removed: &'a [Arc<str>]) -> Self {
-        Self { resources, removed }
+    pub fn new(resources: &'a [Resource], removed: &'a [Arc<str>]) -> Self {
+        Self {
+            resources: Resources(Source::Given(resources.iter())),
+            removed,
+        }
+    }
+
+    pub(crate) fn arriving(
+        resources: &'a mut dyn Iterator<Item = Resource>,
+        removed: &'a [Arc<str>],
+    ) -> Self {
+        Self {
+            resources: Resources(Source::Arriving(resources)),
+            removed,
+        }
+    }
+}
+
+impl Iterator for Resources<'_> {
+    type Item = Resource;
+
+    fn next(&mut self) -> Option<Resource> {
+        match &mut self.0 {
+            Source::Arriving(resources) => resources.next(),
+            Source::Given(resources) => resources.next().cloned(),
+        }
+    }
+}
+
+impl fmt::Debug for Resources<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resources").finish_non_exhaustive()
     }
 }
 

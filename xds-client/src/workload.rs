@@ -6,14 +6,14 @@
 
 mod convert;
 mod gateway;
-mod index;
+pub(crate) mod index;
 mod intern;
 mod invalid;
 mod members;
 mod model;
 mod ranges;
 mod service;
-mod slab;
+pub(crate) mod slab;
 mod snapshot;
 mod store;
 mod writer;

@@ -138,7 +138,7 @@ fn list(value: &Value) -> &[Value] {
 fn assert_workload(snapshot: &Snapshot, name: &str, expected: &Value) {
     let found = snapshot.workload_by_uid(name);
     let found = found.unwrap_or_else(|| panic!("{name} is missing"));
-    assert_eq!(&**found.name(), text(&expected["name"]));
+    assert_eq!(found.name(), text(&expected["name"]));
     assert_eq!(&**found.namespace(), text(&expected["namespace"]));
     assert_eq!(&**found.node(), text(&expected["node"]));
     assert_eq!(&**found.network(), text(&expected["network"]));
@@ -259,7 +259,7 @@ fn pods_of_the_own_node_are_found_by_name_and_account() {
         "with helloworld-v2, notsleep, ztunnel-a"
     );
     let local = snapshot.local_workloads_of("default", "helloworld");
-    assert!(local.map(|w| &**w.name()).eq(["helloworld-v2"]));
+    assert!(local.map(|w| w.name()).eq(["helloworld-v2"]));
     let other_node = snapshot.workload_of_pod("default", "dual", "dual");
     assert!(other_node.is_none());
 }

@@ -1,9 +1,10 @@
 //! Judging live connections again, now and when a hold ends.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use meshwright_policy::{Concerned, Hold, Live, Subject};
+use meshwright_policy::{Concerned, Hold, Judged, Live, Subject};
 use meshwright_xds_client::workload::Reader;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -56,7 +57,23 @@ pub(crate) fn subjects(workloads: Reader) -> impl meshwright_policy::Subjects {
 impl Judge {
     /// Judges every live connection by what is in force now.
     pub(crate) fn again(&self) {
-        let judged = self.live.judge_again(Concerned::All);
+        self.note(&self.live.judge_again(Concerned::All));
+    }
+
+    /// Judges the live connections of some workloads by what is in force now.
+    pub(crate) fn again_of(&self, workloads: &[Arc<str>]) {
+        let mut all = Judged::default();
+        for workload in workloads {
+            let judged = self.live.judge_again(Concerned::Workload(workload));
+            all.judged += judged.judged;
+            all.revoked += judged.revoked;
+            all.held += judged.held;
+            all.hold = judged.hold;
+        }
+        self.note(&all);
+    }
+
+    fn note(&self, judged: &Judged) {
         if judged.revoked > 0 {
             tracing::info!(
                 closed = judged.revoked,

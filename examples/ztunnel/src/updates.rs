@@ -10,7 +10,7 @@ use std::sync::Arc;
 use meshwright_policy::PolicyStore;
 use meshwright_xds_client::proto::AUTHORIZATION;
 use meshwright_xds_client::workload::Store;
-use meshwright_xds_client::{Handler, Rejected, Update};
+use meshwright_xds_client::{Handler, Rejected, Resource, Update};
 
 use crate::certificates::Prefetch;
 use crate::judge::Judge;
@@ -48,7 +48,10 @@ impl Handler for Addresses {
     fn apply(&mut self, update: Update<'_>) -> Vec<Rejected> {
         let rejected = self.store.apply(update);
         self.prefetch.follow(&self.store.reader().snapshot());
-        self.judge.again();
+        match self.store.take_concerned() {
+            Some(workloads) => self.judge.again_of(&workloads),
+            None => self.judge.again(),
+        }
         rejected
     }
 }
@@ -65,8 +68,8 @@ impl Handler for Policies {
     }
 
     fn apply(&mut self, update: Update<'_>) -> Vec<Rejected> {
-        let resources = update
-            .resources
+        let resources: Vec<Resource> = update.resources.collect();
+        let resources = resources
             .iter()
             .map(|resource| (&*resource.name, &*resource.body));
         let rejected = self

@@ -8,16 +8,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
+use http::{
+    HeaderValue, Uri, Version,
+    header::{CONTENT_TYPE, TE},
+};
 use http_body::Body as HttpBody;
-use prost::Message;
 use rand::{SeedableRng, rngs::SmallRng};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, sleep_until},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, body::Body, client::Grpc, client::GrpcService};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{
+    Status,
+    body::Body,
+    client::GrpcService,
+    codec::{Codec, EncodeBody},
+};
 use tonic_prost::ProstCodec;
 
 use super::{
@@ -29,10 +36,11 @@ use super::{
         ConnectionEnd, ConnectionEnded, Events, MessageReceived, Overdue, ResourcesRejected,
         UnknownType,
     },
+    messages::Messages,
 };
 use crate::{
     chain::chain,
-    delta::{Notice, Session, Verdict, Want},
+    delta::{Notice, Response, Session, Verdict, Want},
     handler::{Handler, Rejected, Update},
     proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
@@ -84,20 +92,19 @@ impl Worker {
         (client.transport, worker)
     }
 
-    pub(super) async fn run<T>(mut self, transport: T)
+    pub(super) async fn run<T>(mut self, mut transport: T)
     where
         T: GrpcService<Body> + Send,
         T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
         <T::ResponseBody as HttpBody>::Error: Into<tonic::codegen::StdError> + Send,
         T::Future: Send,
     {
-        let mut grpc = Grpc::new(transport).max_decoding_message_size(self.config.max_message);
         let mut backoff = Backoff::new(self.config.first_backoff, self.config.max_backoff);
         let mut rng = SmallRng::from_os_rng();
         loop {
             let began = Instant::now();
             self.was_useful = false;
-            let (reason, message) = self.stream(&mut grpc).await;
+            let (reason, message) = self.stream(&mut transport).await;
             self.session.close();
             self.pending.clear();
             let lived = began.elapsed();
@@ -113,35 +120,35 @@ impl Worker {
     }
 
     /// One stream, from its first request to its end.
-    async fn stream<T>(&mut self, grpc: &mut Grpc<T>) -> (ConnectionEnd, String)
+    async fn stream<T>(&mut self, transport: &mut T) -> (ConnectionEnd, String)
     where
         T: GrpcService<Body> + Send,
         T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
         <T::ResponseBody as HttpBody>::Error: Into<tonic::codegen::StdError> + Send,
         T::Future: Send,
     {
-        if let Err(error) = self.meanwhile(pin!(grpc.ready())).await {
+        let ready = std::future::poll_fn(|cx| transport.poll_ready(cx));
+        if let Err(error) = self.meanwhile(pin!(ready)).await {
             let error: tonic::codegen::StdError = error.into();
             return (ConnectionEnd::ConnectionError, chain(&*error));
         }
         let (requests, outbox) = mpsc::channel(OUTBOX);
         self.pending.extend(self.session.open(self.now()));
         self.push(&requests);
-        let call = grpc.streaming(
-            Request::new(ReceiverStream::new(outbox)),
-            PathAndQuery::from_static(METHOD),
-            ProstCodec::default(),
-        );
-        let response = match self.meanwhile(pin!(call)).await {
-            Ok(response) => response,
+        let call = transport.call(request(outbox));
+        let answer = match self.meanwhile(pin!(call)).await {
+            Ok(answer) => Messages::new(answer, self.config.max_message),
+            Err(error) => Err(Status::from_error(error.into())),
+        };
+        let mut messages = match answer {
+            Ok(messages) => messages,
             Err(status) => return ended(&status, Progress::Opening),
         };
         self.events.connected();
-        let mut responses = response.into_inner();
         loop {
             let due = self.due();
             tokio::select! {
-                message = responses.message(), if self.pending.len() < MAX_PENDING => match message {
+                message = messages.next(), if self.pending.len() < MAX_PENDING => match message {
                     Ok(Some(message)) => self.on_message(message),
                     Ok(None) => return (ConnectionEnd::Complete, String::new()),
                     Err(status) => return ended(&status, Progress::Answered),
@@ -184,10 +191,10 @@ impl Worker {
         }
     }
 
-    fn on_message(&mut self, message: DeltaDiscoveryResponse) {
-        let type_url = message.type_url.clone();
-        let (bytes, resources) = (message.encoded_len(), message.resources.len());
-        let removed = message.removed_resources.len();
+    fn on_message(&mut self, message: Response) {
+        let type_url = message.type_url().to_owned();
+        let (bytes, resources) = (message.byte_count(), message.resource_count());
+        let removed = message.removed_count();
         let now = self.now();
         let handlers = &mut self.handlers;
         let mut apply = |type_url: &str, update: Update<'_>| to_handler(handlers, type_url, update);
@@ -274,6 +281,21 @@ impl Worker {
         let deadline = self.session.deadline();
         deadline.map_or_else(|| Instant::now() + IDLE, |at| self.started + at)
     }
+}
+
+/// The request of a stream: what comes through `outbox`.
+fn request(outbox: mpsc::Receiver<DeltaDiscoveryRequest>) -> http::Request<Body> {
+    let mut codec = ProstCodec::<DeltaDiscoveryRequest, DeltaDiscoveryResponse>::default();
+    let messages = ReceiverStream::new(outbox).map(Ok);
+    let body = EncodeBody::new_client(codec.encoder(), messages, None, None);
+    let mut request = http::Request::new(Body::new(body));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = Uri::from_static(METHOD);
+    *request.version_mut() = Version::HTTP_2;
+    let headers = request.headers_mut();
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    request
 }
 
 fn to_handler(

@@ -5,13 +5,12 @@ use std::{sync::Arc, time::Duration};
 use super::{
     names::{MAX_NAME_BYTES, shown},
     reply::reply,
-    state::{TypeState, names},
+    response::{Resources, Response},
+    state::TypeState,
 };
 use crate::{
     handler::{Rejected, Resource, Update},
-    proto::discovery::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as WireResource,
-    },
+    proto::discovery::{DeltaDiscoveryRequest, Node, Resource as WireResource},
 };
 
 /// Everything that survives a stream, and what the open one still owes.
@@ -173,12 +172,15 @@ impl Session {
     /// applied and not answered: an answer would read as a new subscription.
     pub fn receive(
         &mut self,
-        response: DeltaDiscoveryResponse,
+        response: impl Into<Response>,
         now: Duration,
         apply: &mut dyn FnMut(&str, Update<'_>) -> Vec<Rejected>,
     ) -> Received {
+        let Response {
+            head, resources, ..
+        } = response.into();
         let mut types = self.types.iter_mut();
-        let Some(t) = types.find(|t| *t.type_url == *response.type_url) else {
+        let Some(t) = types.find(|t| *t.type_url == *head.type_url) else {
             return Received {
                 verdict: Verdict::UnknownType,
                 reply: None,
@@ -186,33 +188,39 @@ impl Session {
             };
         };
         if let Some(stream) = &mut t.stream {
-            stream.answered = Some(now);
+            stream.note_answer(now);
         }
         let open: Vec<Arc<str>> = t.unanswered();
-        let mut taken = take_resources(t, response.resources, now, self.config.max_resources);
-        let removed = response.removed_resources.into_iter();
+        let removed = head.removed_resources.into_iter();
         let removed: Vec<Arc<str>> = removed
             .filter(|name| name.len() <= MAX_NAME_BYTES)
             .map(Arc::from)
             .collect();
-        let by_handler = apply(&t.type_url, Update::new(&taken.resources, &removed));
-        let bad = names(&by_handler);
-        for resource in &taken.resources {
-            t.note(resource, bad.contains(&*resource.name));
-        }
-        for (name, at) in &taken.expiries {
-            let keeps = !bad.contains(&**name);
-            t.set_expiry(name, at.filter(|_| keeps));
+        let type_url = Arc::clone(&t.type_url);
+        let mut arriving = Arriving {
+            t,
+            resources,
+            now,
+            limit: self.config.max_resources,
+            rejected: Vec::new(),
+        };
+        let by_handler = apply(&type_url, Update::arriving(&mut arriving, &removed));
+        // A handler may leave some unread; they are known all the same.
+        arriving.by_ref().for_each(drop);
+        let Arriving {
+            t, mut rejected, ..
+        } = arriving;
+        for refused in &by_handler {
+            t.refuse(&refused.name);
         }
         for name in &removed {
             t.forget(name);
         }
-        taken.rejected.extend(by_handler);
-        let rejected = taken.rejected;
+        rejected.extend(by_handler);
         t.complete |= rejected.is_empty();
-        let nonce = response.nonce;
+        let nonce = head.nonce;
         Received {
-            reply: (!nonce.is_empty()).then(|| reply(&t.type_url, nonce, &rejected)),
+            reply: (!nonce.is_empty()).then(|| reply(&type_url, nonce, &rejected)),
             answered: t.answers(open),
             verdict: if rejected.is_empty() {
                 Verdict::Accepted
@@ -284,48 +292,51 @@ impl Session {
     }
 }
 
-/// The usable part of a response.
-#[derive(Default)]
-struct Taken {
-    resources: Vec<Resource>,
-    expiries: Vec<(Arc<str>, Option<Duration>)>,
+/// The usable resources of a response, noted as they go to the handler.
+struct Arriving<'a> {
+    t: &'a mut TypeState,
+    resources: Resources,
+    now: Duration,
+    limit: usize,
     rejected: Vec<Rejected>,
 }
 
-fn take_resources(t: &TypeState, from: Vec<WireResource>, now: Duration, limit: usize) -> Taken {
-    let mut taken = Taken {
-        resources: Vec::with_capacity(from.len()),
-        ..Taken::default()
-    };
-    let has_expiries = t.has_expiries();
-    let mut fresh = 0;
-    for resource in from {
+impl Arriving<'_> {
+    /// The resource, if there is something to hand over.
+    fn take(&mut self, resource: WireResource) -> Result<Option<Resource>, Rejected> {
         let ttl = resource.ttl.and_then(|ttl| Duration::try_from(ttl).ok());
-        let expiry = ttl.and_then(|ttl| now.checked_add(ttl));
+        let expiry = ttl.and_then(|ttl| self.now.checked_add(ttl));
+        let (t, limit) = (&mut *self.t, self.limit);
         if resource.resource.is_none() && t.is_heartbeat(&resource.name, &resource.version) {
-            taken.expiries.push((resource.name.into(), expiry));
-            continue;
+            t.set_expiry(&resource.name.into(), expiry);
+            return Ok(None);
         }
-        if !t.known.contains_key(&*resource.name) {
-            fresh += 1;
-            if t.known.len() + fresh > limit {
-                let reason = format!("more than {limit} resources of this type");
-                let name = shown(&resource.name);
-                taken.rejected.push(Rejected::new(name, reason));
-                continue;
-            }
+        if t.known.len() >= limit && t.known.get(&resource.name).is_none() {
+            let reason = format!("more than {limit} resources of this type");
+            return Err(Rejected::new(shown(&resource.name), reason));
         }
-        match checked(&t.type_url, resource) {
-            Ok(resource) => {
-                if expiry.is_some() || has_expiries {
-                    taken.expiries.push((Arc::clone(&resource.name), expiry));
-                }
-                taken.resources.push(resource);
+        let resource = checked(&t.type_url, resource)?;
+        t.note(&resource, expiry);
+        Ok(Some(resource))
+    }
+}
+
+impl Iterator for Arriving<'_> {
+    type Item = Resource;
+
+    fn next(&mut self) -> Option<Resource> {
+        loop {
+            let taken = match self.resources.next()? {
+                Ok(resource) => self.take(resource),
+                Err(error) => Err(Rejected::new("", format!("a malformed resource: {error}"))),
+            };
+            match taken {
+                Ok(Some(resource)) => return Some(resource),
+                Ok(None) => {}
+                Err(rejected) => self.rejected.push(rejected),
             }
-            Err(rejected) => taken.rejected.push(rejected),
         }
     }
-    taken
 }
 
 fn checked(type_url: &str, from: WireResource) -> Result<Resource, Rejected> {

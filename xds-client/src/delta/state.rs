@@ -7,23 +7,24 @@ use std::{
 };
 
 use super::{
+    known::{Known, KnownNames},
     session::{Interest, SessionConfig},
     version::Version,
 };
-use crate::{
-    handler::{Rejected, Resource},
-    proto::discovery::DeltaDiscoveryRequest,
-};
+use crate::{handler::Resource, proto::discovery::DeltaDiscoveryRequest};
 
 /// Everything, as a name.
 const WILDCARD: &str = "*";
+
+/// After this many times the quiet while, a server that is never quiet has sent its first state.
+const MOST_QUIETS: u32 = 12;
 
 #[derive(Debug)]
 pub(super) struct TypeState {
     pub(super) type_url: Arc<str>,
     pub(super) interest: Interest,
-    /// Resources that were applied.
-    pub(super) known: HashMap<Arc<str>, Known>,
+    /// Resources that were sent and not removed.
+    pub(super) known: KnownNames,
     /// Names asked for, and whether the server has answered that they exist.
     pub(super) wanted: BTreeMap<Arc<str>, Option<bool>>,
     /// Other names of resources, kept for types that are asked for by name.
@@ -36,22 +37,21 @@ pub(super) struct TypeState {
     pub(super) stream: Option<Stream>,
 }
 
-/// A resource that was applied.
-#[derive(Debug)]
-pub(super) struct Known {
-    version: Version,
-    /// False when a newer version was sent since and refused.
-    current: bool,
-}
-
 /// One type on the open stream.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) opened: Duration,
-    pub(super) answered: Option<Duration>,
+    pub(super) answered: Option<Answered>,
     pub(super) overdue: bool,
     /// Known resources that the server was not told of, so that it must send them if they exist.
     unconfirmed: HashSet<Arc<str>>,
+}
+
+/// When a type was answered on the open stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    first: Duration,
+    last: Duration,
 }
 
 impl TypeState {
@@ -59,7 +59,7 @@ impl TypeState {
         Self {
             type_url: type_url.into(),
             interest,
-            known: HashMap::new(),
+            known: KnownNames::default(),
             wanted: BTreeMap::new(),
             aliases: HashMap::new(),
             expiries: HashMap::new(),
@@ -80,14 +80,14 @@ impl TypeState {
         };
         let mut unconfirmed = HashSet::new();
         let mut bytes = 0;
-        for (name, known) in &self.known {
-            let version = known.version.as_str();
-            bytes += name.len() + version.len() + 12;
+        for (name, known) in self.known.iter() {
+            let version = known.current().map(Version::as_str);
+            bytes += name.len() + version.map_or(0, str::len) + 12;
             let named = self.interest == Interest::Named;
-            match (known.current && bytes <= config.max_request_bytes, named) {
-                (true, _) => echo(&mut request, name, version),
-                (false, true) => echo(&mut request, name, ""),
-                (false, false) => drop(unconfirmed.insert(Arc::clone(name))),
+            match version.filter(|_| bytes <= config.max_request_bytes) {
+                Some(version) => echo(&mut request, name, version),
+                None if named => echo(&mut request, name, ""),
+                None => drop(unconfirmed.insert(Arc::clone(name))),
             }
         }
         if self.interest == Interest::Named {
@@ -106,26 +106,33 @@ impl TypeState {
         request
     }
 
-    /// Takes note of what a handler made of a resource.
-    pub(super) fn note(&mut self, resource: &Resource, is_rejected: bool) {
+    /// Takes note of a resource on its way to the handler.
+    pub(super) fn note(&mut self, resource: &Resource, expiry: Option<Duration>) {
         let name = &resource.name;
         self.confirm(name);
-        if is_rejected {
-            if let Some(known) = self.known.get_mut(name) {
-                known.current = false;
-            }
-        } else {
-            let known = Known {
-                version: resource.version.as_str().into(),
-                current: true,
-            };
-            self.known.insert(Arc::clone(name), known);
-        }
+        let version = Known::Current(resource.version.as_str().into());
+        self.known.insert(name, version);
+        self.set_expiry(name, expiry);
         if self.interest == Interest::Named {
             let aliases = self.aliases.entry(Arc::clone(name)).or_default();
             aliases.clone_from(&resource.aliases);
-            self.answer(name, &resource.aliases, !is_rejected);
+            self.answer(name, &resource.aliases, true);
         }
+    }
+
+    /// Takes note that the handler refused a resource.
+    ///
+    /// An earlier version may be in force, or something that stands in for a first one: the name
+    /// stays known, so that it goes when the server no longer has it.
+    pub(super) fn refuse(&mut self, name: &str) {
+        let Some((name, _)) = self.known.get(name) else {
+            return;
+        };
+        let name = Arc::clone(name);
+        self.set_expiry(&name, None);
+        let aliases = self.aliases.get(&name).cloned().unwrap_or_default();
+        self.answer(&name, &aliases, false);
+        self.known.insert(&name, Known::Refused);
     }
 
     /// Forgets a resource; it no longer exists.
@@ -166,19 +173,17 @@ impl TypeState {
         open.into_iter().filter_map(answer).collect()
     }
 
-    pub(super) fn has_expiries(&self) -> bool {
-        !self.expiries.is_empty()
-    }
-
     /// Whether a resource without a body only prolongs the life of what is known.
     pub(super) fn is_heartbeat(&self, name: &str, version: &str) -> bool {
-        let known = self.known.get(name);
-        known.is_some_and(|known| known.version.as_str() == version)
-            && self.expiries.contains_key(name)
+        let known = self.known.get(name).and_then(|(_, known)| known.current());
+        known.is_some_and(|known| known.as_str() == version) && self.expiries.contains_key(name)
     }
 
     /// Sets or clears the moment when a resource ends by itself.
     pub(super) fn set_expiry(&mut self, name: &Arc<str>, at: Option<Duration>) {
+        if self.expiries.is_empty() && at.is_none() {
+            return;
+        }
         if let Some(before) = self.expiries.remove(name) {
             self.expiry_order.remove(&(before, Arc::clone(name)));
         }
@@ -218,10 +223,17 @@ impl TypeState {
 }
 
 impl Stream {
-    /// A server may send its first state in several messages: wait until it is quiet.
+    pub(super) fn note_answer(&mut self, now: Duration) {
+        let first = self.answered.map_or(now, |answered| answered.first);
+        self.answered = Some(Answered { first, last: now });
+    }
+
+    /// A server may send its first state in several messages: wait until it is quiet, or has had
+    /// time enough if it never is.
     fn reconcile_at(&self, config: &SessionConfig) -> Option<Duration> {
         let answered = self.answered.filter(|_| !self.unconfirmed.is_empty())?;
-        Some(answered + config.quiet)
+        let latest = answered.first + config.quiet * MOST_QUIETS;
+        Some(latest.min(answered.last + config.quiet))
     }
 
     pub(super) fn overdue_at(&self, config: &SessionConfig) -> Option<Duration> {
@@ -233,9 +245,4 @@ impl Stream {
 fn echo(request: &mut DeltaDiscoveryRequest, name: &Arc<str>, version: &str) {
     let versions = &mut request.initial_resource_versions;
     versions.insert(name.to_string(), version.to_owned());
-}
-
-/// The names in a list of refusals.
-pub(super) fn names(rejected: &[Rejected]) -> HashSet<&str> {
-    rejected.iter().map(|one| &*one.name).collect()
 }

@@ -12,7 +12,7 @@ use super::{
     intern::Interner,
     invalid::{InvalidResource, TextFault},
     model::{
-        ApplicationProtocol, ApplicationTunnel, Health, Locality, Membership, NetworkMode,
+        ApplicationProtocol, ApplicationTunnel, Health, Locality, Membership, Name, NetworkMode,
         PortMapping, Protocol, Shared, Workload, WorkloadType,
     },
     service::{
@@ -46,8 +46,8 @@ pub(super) fn workload(
         from.uid.as_str().into()
     };
     Ok(Workload {
+        name: Name::new(&uid, checked("name", &from.name)?),
         uid,
-        name: checked("name", &from.name)?.into(),
         locality: locality(interner, from.locality.as_ref())?,
         node: text(interner, "node", &from.node)?,
         addresses: addresses

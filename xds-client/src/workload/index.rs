@@ -11,7 +11,7 @@ const BITS: u32 = 6;
 
 /// Many entries may have one hash.
 #[derive(Clone, Debug, Default)]
-pub(super) struct HashIndex {
+pub(crate) struct HashIndex {
     root: Node<Node<Leaf>>,
 }
 
@@ -32,7 +32,7 @@ struct Entry {
 
 impl HashIndex {
     /// Numbers that were inserted under this hash, in the order of their insertion.
-    pub(super) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
+    pub(crate) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
         let tag = tag(hash);
         self.leaf(hash)
             .into_iter()
@@ -42,14 +42,14 @@ impl HashIndex {
     }
 
     /// Adds an entry; it may be there already.
-    pub(super) fn insert(&mut self, hash: u64, id: u32) {
+    pub(crate) fn insert(&mut self, hash: u64, id: u32) {
         if let Some(leaf) = self.leaf_mut(hash) {
             leaf.push(Entry { tag: tag(hash), id });
         }
     }
 
     /// Removes one entry; nothing happens if there is none.
-    pub(super) fn remove(&mut self, hash: u64, id: u32) {
+    pub(crate) fn remove(&mut self, hash: u64, id: u32) {
         let entry = Entry { tag: tag(hash), id };
         let at = |leaf: &Leaf| leaf.iter().position(|e| *e == entry);
         if self.leaf(hash).and_then(at).is_none() {

@@ -13,7 +13,7 @@ use super::gateway::GatewayAddress;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Workload {
     pub(super) uid: Arc<str>,
-    pub(super) name: Arc<str>,
+    pub(super) name: Name,
     pub(super) node: Arc<str>,
     pub(super) locality: Arc<Locality>,
     pub(super) addresses: Addresses,
@@ -53,8 +53,11 @@ impl Workload {
     }
 
     /// The pod's name (or that of the entry it stands for).
-    pub const fn name(&self) -> &Arc<str> {
-        &self.name
+    pub fn name(&self) -> &str {
+        match &self.name {
+            Name::EndOfUid(start) => self.uid.get(usize::from(*start)..).unwrap_or_default(),
+            Name::Own(name) => name,
+        }
     }
 
     /// The namespace.
@@ -327,6 +330,25 @@ impl WorkloadType {
 impl fmt::Display for WorkloadType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A name without an allocation if the UID ends with it, as that of a pod does.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Name {
+    EndOfUid(u16),
+    Own(Arc<str>),
+}
+
+impl Name {
+    pub(super) fn new(uid: &str, name: &str) -> Self {
+        let start = uid
+            .strip_suffix(name)
+            .map(|before| u16::try_from(before.len()));
+        match start {
+            Some(Ok(start)) => Self::EndOfUid(start),
+            Some(Err(_)) | None => Self::Own(name.into()),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ const CHUNK: usize = 256;
 
 /// A growing list of slots; a clone shares all chunks, a write copies the one it touches.
 #[derive(Clone, Debug)]
-pub(super) struct Slab<T> {
+pub(crate) struct Slab<T> {
     chunks: Arc<Vec<Arc<Vec<Option<T>>>>>,
     len: usize,
 }
@@ -23,24 +23,24 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     /// How many slots are filled.
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn get(&self, id: u32) -> Option<&T> {
+    pub(crate) fn get(&self, id: u32) -> Option<&T> {
         let (chunk, at) = split(id);
         self.chunks.get(chunk)?.get(at)?.as_ref()
     }
 
     /// The filled slots, in order of their numbers.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.chunks.iter().flat_map(|chunk| chunk.iter().flatten())
     }
 }
 
 impl<T: Clone> Slab<T> {
     /// Fills a slot and returns what was in it.
-    pub(super) fn set(&mut self, id: u32, value: T) -> Option<T> {
+    pub(crate) fn set(&mut self, id: u32, value: T) -> Option<T> {
         let (chunk, at) = split(id);
         let chunks = Arc::make_mut(&mut self.chunks);
         while chunks.len() <= chunk {
@@ -56,7 +56,7 @@ impl<T: Clone> Slab<T> {
     }
 
     /// Empties a slot and returns what was in it.
-    pub(super) fn take(&mut self, id: u32) -> Option<T> {
+    pub(crate) fn take(&mut self, id: u32) -> Option<T> {
         let (chunk, at) = split(id);
         self.get(id)?;
         let slots = Arc::make_mut(Arc::make_mut(&mut self.chunks).get_mut(chunk)?);
@@ -73,13 +73,13 @@ const fn split(id: u32) -> (usize, usize) {
 
 /// Hands out slot numbers and takes them back.
 #[derive(Debug, Default)]
-pub(super) struct Ids {
+pub(crate) struct Ids {
     free: Vec<u32>,
     next: u32,
 }
 
 impl Ids {
-    pub(super) fn take(&mut self) -> u32 {
+    pub(crate) fn take(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
             let id = self.next;
             self.next = self.next.saturating_add(1);
@@ -87,7 +87,7 @@ impl Ids {
         })
     }
 
-    pub(super) fn give_back(&mut self, id: u32) {
+    pub(crate) fn give_back(&mut self, id: u32) {
         self.free.push(id);
     }
 }

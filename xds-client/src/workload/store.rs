@@ -132,6 +132,15 @@ impl Store {
         }
     }
 
+    /// The workloads whose policies may have changed since the last call, by UID: those that are
+    /// gone, and those whose namespace or list of policies is another.
+    ///
+    /// For whoever judges live connections again when [`publish`](Self::publish) has made the
+    /// changes visible. `None` if there are more than a thousand: judge all.
+    pub fn take_concerned(&mut self) -> Option<Vec<Arc<str>>> {
+        self.writer.take_concerned()
+    }
+
     /// Another reader.
     pub fn reader(&self) -> Reader {
         Reader {
@@ -168,7 +177,7 @@ impl Handler for Store {
     fn apply(&mut self, update: Update<'_>) -> Vec<Rejected> {
         let mut rejected = Vec::new();
         for resource in update.resources {
-            if let Err(error) = self.take(resource) {
+            if let Err(error) = self.take(&resource) {
                 rejected.push(Rejected::new(Arc::clone(&resource.name), chain(&error)));
             }
         }

@@ -10,6 +10,9 @@ use super::{
     snapshot::{Slot, Snapshot},
 };
 
+/// More workloads than this are not told apart: whoever asks then has to look at all.
+const MAX_CONCERNED: usize = 1024;
+
 /// The state being changed; clones of it are published.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
@@ -18,6 +21,24 @@ pub(super) struct Writer {
     service_ids: Ids,
     local_node: Option<Arc<str>>,
     conflicts: Conflicts,
+    concerned: Concerned,
+}
+
+/// Workloads whose connections have to be judged again.
+#[derive(Debug, Default)]
+struct Concerned {
+    uids: Vec<Arc<str>>,
+    is_more: bool,
+}
+
+impl Concerned {
+    fn add(&mut self, uid: &Arc<str>) {
+        if self.uids.len() < MAX_CONCERNED {
+            self.uids.push(Arc::clone(uid));
+        } else {
+            self.is_more = true;
+        }
+    }
 }
 
 /// Addresses that a second workload came to claim.
@@ -40,12 +61,24 @@ impl Writer {
         std::mem::take(&mut self.conflicts)
     }
 
+    /// See [`Store::take_concerned`](super::Store::take_concerned).
+    pub(super) fn take_concerned(&mut self) -> Option<Vec<Arc<str>>> {
+        let Concerned { uids, is_more } = std::mem::take(&mut self.concerned);
+        (!is_more).then_some(uids)
+    }
+
     /// Adds or replaces a workload; an equal one keeps its `Arc`. Tells whether anything changed.
     pub(super) fn insert_workload(&mut self, new: Workload) -> bool {
         let known = self.state.workload_id(&new.uid);
         let old = known.and_then(|id| self.state.workloads.get(id)).cloned();
         if old.as_deref() == Some(&new) {
             return false;
+        }
+        if let Some(old) = &old
+            && (old.namespace() != new.namespace()
+                || old.authorization_policies() != new.authorization_policies())
+        {
+            self.concerned.add(&new.uid);
         }
         let new = Arc::new(new);
         let id = known.unwrap_or_else(|| {
@@ -66,6 +99,7 @@ impl Writer {
         let Some(old) = self.state.workloads.take(id) else {
             return false;
         };
+        self.concerned.add(&old.uid);
         self.state.uids.remove(self.state.hash_text(uid), id);
         self.reindex(id, Some(&old), None);
         self.workload_ids.give_back(id);
@@ -145,23 +179,24 @@ impl Writer {
         let node = self.local_node.as_deref();
         let is_local = |w: &&Workload| node.is_none_or(|node| *w.node == *node);
         let (old, new) = (old.filter(is_local), new.filter(is_local));
-        let names = |w: &Workload| {
-            let names = [&w.name, w.namespace(), w.service_account()];
-            names.map(Arc::clone)
+        let is_same = |old: &Workload, new: &Workload| {
+            old.name() == new.name()
+                && old.namespace() == new.namespace()
+                && old.service_account() == new.service_account()
         };
-        if old.map(names) == new.map(names) {
+        if old.is_none() && new.is_none() || old.zip(new).is_some_and(|(o, n)| is_same(o, n)) {
             return;
         }
         let state = &mut self.state;
         if let Some(w) = old {
-            let pod = state.hash_pair(w.namespace(), &w.name);
+            let pod = state.hash_pair(w.namespace(), w.name());
             let account = state.hash_pair(w.namespace(), w.service_account());
             state.pods.remove(pod, id);
             state.accounts.remove(account, id);
             state.local.remove(id);
         }
         if let Some(w) = new {
-            let pod = state.hash_pair(w.namespace(), &w.name);
+            let pod = state.hash_pair(w.namespace(), w.name());
             let account = state.hash_pair(w.namespace(), w.service_account());
             state.pods.insert(pod, id);
             state.accounts.insert(account, id);

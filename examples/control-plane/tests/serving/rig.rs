@@ -198,9 +198,7 @@ impl NodeProxy {
 }
 
 pub fn has_pod(snapshot: &Snapshot, name: &str) -> bool {
-    snapshot
-        .workloads()
-        .any(|workload| **workload.name() == *name)
+    snapshot.workloads().any(|workload| workload.name() == name)
 }
 
 /// Names of policies as they are.

@@ -290,6 +290,65 @@ fn resource_that_was_not_told_and_not_sent_again_goes_after_a_quiet_while() {
     assert_eq!(end.session.deadline(), None);
 }
 
+/// A handler may have put something in the place of a first version that it refused.
+#[test]
+fn refused_first_version_goes_when_the_server_lost_it_during_a_break() {
+    let _trace = meshwright_testkit::trace();
+    let mut end = End::all();
+    end.opens(0);
+    end.gets(response(vec![resource("a", "1", BAD)], &[]), 1);
+    end.applied.insert("a".to_owned(), b"stands in".to_vec());
+    end.session.close();
+    assert!(end.opens(2).initial_resource_versions.is_empty());
+    end.gets(response(Vec::new(), &[]), 3);
+    end.ticks(7);
+    assert_eq!(end.has(), ["a"], "the server may still send it");
+    end.ticks(8);
+    assert_eq!(end.has(), [""; 0]);
+}
+
+#[test]
+fn server_that_is_never_quiet_does_not_keep_what_is_gone_for_ever() {
+    let _trace = meshwright_testkit::trace();
+    let mut end = End::all();
+    end.opens(0);
+    end.gets(good(&["a", "b"]), 1);
+    end.gets(response(vec![resource("b", "2", BAD)], &[]), 1);
+    end.session.close();
+    end.opens(10);
+    for now in 10..70 {
+        end.gets(good(&["a"]), now);
+        end.ticks(now);
+        assert_eq!(
+            end.has(),
+            ["a", "b"],
+            "at {now} s the state may still be arriving"
+        );
+    }
+    end.gets(good(&["a"]), 70);
+    end.ticks(70);
+    assert_eq!(end.has(), ["a"]);
+}
+
+#[test]
+fn malformed_resource_is_refused_and_the_others_apply() {
+    let _trace = meshwright_testkit::trace();
+    let mut end = End::all();
+    end.opens(0);
+    let mut bytes = vec![0x12, 1, 0xff];
+    bytes.extend(prost::Message::encode_to_vec(&good(&["a"])));
+    let message = super::Response::decode([bytes.into()]).unwrap();
+    let mut apply = |_: &str, update: Update<'_>| {
+        assert!(update.resources.map(|r| r.name).eq(["a".into()]));
+        Vec::new()
+    };
+    let received = end
+        .session
+        .receive(message, Duration::from_secs(1), &mut apply);
+    assert!(refusal(&received).contains("a malformed resource"));
+    assert!(!end.session.is_complete());
+}
+
 #[test]
 fn first_request_of_a_large_mesh_stays_below_its_limit_and_the_rest_is_reconciled() {
     let _trace = meshwright_testkit::trace();

@@ -55,7 +55,7 @@ impl Snapshot {
     ) -> Option<&Arc<Workload>> {
         let pods = self.workloads_in(&self.pods, self.hash_pair(namespace, name));
         pods.filter(|w| {
-            *w.name == *name
+            *w.name() == *name
                 && **w.namespace() == *namespace
                 && **w.service_account() == *service_account
         })

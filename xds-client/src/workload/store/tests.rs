@@ -107,6 +107,36 @@ fn owner(reader: &Reader, address: &str) -> Option<String> {
 }
 
 #[test]
+fn workloads_whose_policies_may_have_changed_are_told_and_no_others() {
+    let _trace = meshwright_testkit::trace();
+    let (mut store, _reader) = Store::new(None);
+    let uids = ["c//Pod/shop/a", "c//Pod/shop/b", "c//Pod/shop/c"];
+    for (uid, address) in uids.iter().zip(["10.0.0.1", "10.0.0.2", "10.0.0.3"]) {
+        put_workload(&mut store, workload(uid, address, &[]));
+    }
+    assert_eq!(
+        store.take_concerned(),
+        Some(vec![]),
+        "nobody calls what is new"
+    );
+    let mut listing = workload(uids[0], "10.0.0.1", &[]);
+    listing.authorization_policies = vec!["shop/p".to_owned()];
+    put_workload(&mut store, listing.clone());
+    put_workload(&mut store, listing);
+    put_workload(&mut store, workload(uids[1], "10.0.0.9", &[]));
+    remove(&mut store, uids[2]);
+    let concerned = Some(vec![uids[0].into(), uids[2].into()]);
+    assert_eq!(store.take_concerned(), concerned);
+    assert_eq!(store.take_concerned(), Some(vec![]), "they are told once");
+    for n in 0..2000 {
+        let uid = format!("c//Pod/shop/{n}");
+        put_workload(&mut store, workload(&uid, "10.0.1.1", &[]));
+        remove(&mut store, &uid);
+    }
+    assert_eq!(store.take_concerned(), None, "too many to tell apart");
+}
+
+#[test]
 fn published_state_is_visible_before_apply_returns() {
     let _trace = meshwright_testkit::trace();
     let (mut store, reader) = Store::new(None);
