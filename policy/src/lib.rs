@@ -78,7 +78,7 @@
 //! | even its scope cannot be read | its namespace is closed; workloads elsewhere that list it find it unknown |
 //! | a workload lists a policy that has not arrived | [`Decision::Unknown`]: new connections are held, then refused; live ones are held, then revoked |
 //! | a workload is gone | its connections are revoked |
-//! | more policies than [`MAX_POLICIES`] | everything is denied until there is room |
+//! | more policies than [`MAX_POLICIES`] | everything is denied until the process is restarted |
 //!
 //! # Features
 //!

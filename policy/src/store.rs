@@ -1,7 +1,7 @@
 //! Where policies come in and go out: one writer, many readers.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
 };
@@ -102,7 +102,9 @@ impl PolicyStore {
         }
     }
 
-    /// Takes a message of the control plane: removals first, then resources, the last of one name.
+    /// Takes a message of the control plane: resources, the last of one name, then removals.
+    ///
+    /// A name that is both sent and removed is gone, as for every keeper of xDS resources.
     ///
     /// The new set is published when this returns, all of it at once, so whoever sends the ACK
     /// afterwards keeps the promise that no connection is judged by the old policies after it. Live
@@ -117,21 +119,26 @@ impl PolicyStore {
     ) -> Vec<Rejected> {
         let now = self.shared.load_full();
         let mut changes: BTreeMap<Arc<str>, Option<Arc<Policy>>> = BTreeMap::new();
-        for name in removed {
-            if now.set.policy(name).is_some() || self.rejected.contains_key(name) {
-                self.rejected.remove(name);
+        let removed: BTreeSet<&str> = removed.into_iter().collect();
+        // What goes makes room for what comes.
+        for &name in &removed {
+            self.rejected.remove(name);
+            if now.set.policy(name).is_some() {
                 changes.insert(name.into(), None);
             }
         }
         // The last of one name counts, in the order in which the names first came.
         let mut latest: HashMap<&str, (usize, &[u8])> = HashMap::new();
-        for (place, (name, resource)) in resources.into_iter().enumerate() {
+        let kept = resources
+            .into_iter()
+            .filter(|(name, _)| !removed.contains(name));
+        for (place, (name, resource)) in kept.enumerate() {
             latest.entry(name).or_insert((place, resource)).1 = resource;
         }
         let mut latest: Vec<_> = latest.into_iter().collect();
         latest.sort_unstable_by_key(|&(_, (place, _))| place);
         let mut message = Message {
-            count: now.set.len(),
+            count: now.set.len().saturating_sub(changes.len()),
             now: &now.set,
             changes,
         };
@@ -212,10 +219,10 @@ impl Message<'_> {
         self.count < MAX_POLICIES || self.now.policy(name).is_some()
     }
 
-    /// Whether a real version is in force that this message has not removed.
+    /// Whether a real version is in force.
     fn has_good(&self, name: &str) -> bool {
         let is_good = |policy: &Arc<Policy>| policy.invalid.is_none();
-        !self.changes.contains_key(name) && self.now.policy(name).is_some_and(is_good)
+        self.now.policy(name).is_some_and(is_good)
     }
 
     fn add(&mut self, policy: Policy) {

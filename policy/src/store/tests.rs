@@ -219,24 +219,20 @@ fn resource_without_a_namespace_in_its_name_is_refused_and_selects_nobody() {
 }
 
 #[test]
-fn last_resource_of_a_name_counts_and_beats_its_removal() {
+fn last_resource_of_a_name_counts_and_its_removal_beats_them_all() {
     let _trace = meshwright_testkit::trace();
     let (mut store, reader) = PolicyStore::new(Mode::IstioCompatible);
     let (allow, deny) = (
         policy("a/p", Scope::Namespace, Action::Allow),
         policy("a/p", Scope::Namespace, Action::Deny),
     );
-    store.apply([("a/p", &*allow), ("a/p", &*deny)], ["a/p"]);
+    store.apply([("a/p", &*allow), ("a/p", &*deny)], []);
     assert!(!decide(&reader, "a", &[]).is_allow());
-    store.apply(
-        [("a/p", &*broken("a/p", Scope::Namespace, Action::Allow))],
-        ["a/p"],
-    );
-    assert_eq!(
-        reason(decide(&reader, "a", &[])),
-        Some(Reason::NotAllowed),
-        "the removal ended the good version"
-    );
+    let bad = broken("a/p", Scope::Namespace, Action::Allow);
+    for resource in [&deny, &bad] {
+        store.apply([("a/p", &**resource)], ["a/p"]);
+        assert!(reader.set().is_empty() && reader.rejected().is_empty());
+    }
 }
 
 #[test]
@@ -256,8 +252,13 @@ fn store_without_room_denies_everything() {
         .zip(resources.iter().map(Vec::as_slice));
     assert_eq!(store.apply(all.clone().take(MAX_POLICIES), []).len(), 0);
     assert!(decide(&reader, "a", &[]).is_allow());
-    assert_eq!(store.apply(all.skip(MAX_POLICIES), []).len(), 1);
+    assert_eq!(store.apply(all.clone().skip(MAX_POLICIES), []).len(), 1);
     assert_eq!(reason(decide(&reader, "b", &[])), Some(Reason::Unreadable));
     store.apply([], [FULL]);
     assert!(decide(&reader, "b", &[]).is_allow());
+    let one = all.clone().skip(MAX_POLICIES);
+    assert!(
+        store.apply(one, ["a/p0"]).is_empty(),
+        "what goes makes room for what comes"
+    );
 }
