@@ -182,7 +182,7 @@ async fn establish(
         .await
         .map_err(Ending::Application)?;
     let mut headers = ResponseHeaders::new();
-    if mesh.config.telemetry.response_baggage {
+    if mesh.config.telemetry.baggage {
         headers = headers.with_baggage(baggage::of(&workload).to_header());
     }
     Ok((admission, TcpLeg::new(stream), headers))

@@ -40,7 +40,9 @@ impl Telemetry {
 
 impl meshwright_hbone::Events for Telemetry {
     fn request_refused(&self, event: &RequestRefused<'_>) {
-        tracing::debug!(peer = %event.peer, reason = event.reason.as_str(), "a malformed request was refused");
+        let reason = event.reason.as_str();
+        self.metrics.request_refused(reason);
+        tracing::debug!(peer = %event.peer, reason, "a malformed request was refused");
     }
 
     fn limit_reached(&self, event: &LimitReached<'_>) {

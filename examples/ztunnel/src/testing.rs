@@ -18,13 +18,19 @@ use crate::{certificates, judge};
 
 /// A mesh in which nobody is known, with listeners on loopback; it ends with the rotator.
 pub(crate) fn mesh() -> (Arc<Mesh>, Rotator) {
-    let variables = [
+    mesh_with(&[])
+}
+
+/// As [`mesh`], with these variables set.
+pub(crate) fn mesh_with(variables: &[(&str, &str)]) -> (Arc<Mesh>, Rotator) {
+    let alone = [
         ("XDS_ADDRESS", ""),
         ("MESHWRIGHT_CA", "self-signed"),
         ("IPV6_ENABLED", "false"),
     ];
+    let variables = Variables::from_pairs(alone.iter().chain(variables).copied());
     let machine = Machine::new(NonZeroUsize::MIN, false);
-    let mut config = Config::load(&Variables::from_pairs(variables), &[], machine).unwrap();
+    let mut config = Config::load(&variables, &[], machine).unwrap();
     config.sockets.mark = None;
     config.sockets.original_source = OriginalSource::Never;
     let [outbound, plain, hbone] = free_ports();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use meshwright_hbone::{Authority, ConnectRequest, Leg, Relay, RelayConfig, relay};
-use meshwright_identity::{AcceptedPeers, PeerSvid};
+use meshwright_hbone::{Authority, Baggage, ConnectRequest, Leg, Relay, RelayConfig, relay};
+use meshwright_identity::{AcceptedPeers, PeerSvid, SpiffeId};
 use meshwright_istio_surface::access_log::AccessRecord;
 use meshwright_istio_surface::config_dump::ConnectionProtocol;
 use meshwright_istio_surface::end::EndReason as Reason;
@@ -131,15 +131,23 @@ impl Traffic {
                 let workload = Arc::clone(workload);
                 self.note_source(&workload);
             }
-            None => self.note_claims(request),
+            None => self.note_stranger(&peer.id, &request.baggage()),
         }
         let identity: Arc<str> = peer.id.as_str().into();
         self.labels.source.principal = Label::known(&identity);
         self.record.src_identity = Some(identity);
     }
 
-    fn note_claims(&mut self, request: &ConnectRequest) {
-        let claims = request.baggage();
+    /// The client is known by its identity and by what it claims, which can be switched off.
+    fn note_stranger(&mut self, id: &SpiffeId, claims: &Baggage) {
+        // The namespace is part of what the certificate proves.
+        if let Some(workload) = id.workload() {
+            self.labels.source.namespace = workload.namespace.into();
+            self.record.src_namespace = Some(workload.namespace.into());
+        }
+        if !self.pod.mesh.config.telemetry.baggage {
+            return;
+        }
         let claimed =
             |value: &Option<Arc<str>>| value.as_deref().map_or_else(Label::default, Label::claimed);
         let source = &mut self.labels.source;
@@ -150,11 +158,6 @@ impl Traffic {
         source.region = claimed(&claims.region);
         source.zone = claimed(&claims.zone);
         source.known = claims.workload_name.is_some();
-        // The namespace is part of what the certificate proves.
-        if let Some(workload) = request.peer().id.workload() {
-            source.namespace = workload.namespace.into();
-            self.record.src_namespace = Some(workload.namespace.into());
-        }
     }
 
     /// The server is the pod.

@@ -30,6 +30,7 @@ pub struct Metrics {
     log_lines: Counter,
     limits: Family<[(&'static str, &'static str); 1], Counter>,
     access_lines: Family<[(&'static str, &'static str); 1], Counter>,
+    requests: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 /// Counts a socket as open until it is dropped.
@@ -51,6 +52,7 @@ impl Metrics {
             log_lines: Counter::default(),
             limits: Family::default(),
             access_lines: Family::default(),
+            requests: Family::default(),
         };
         metrics.with_registry(|registry| metrics.register(registry, component, tag));
         metrics
@@ -92,6 +94,11 @@ impl Metrics {
             "Access lines of failures beyond a hundred a second of one reason",
             self.access_lines.clone(),
         );
+        own.register(
+            "requests_refused",
+            "Malformed requests for tunnels",
+            self.requests.clone(),
+        );
         own.register_collector(Box::new(Overflowed(self.traffic.clone())));
     }
 
@@ -131,6 +138,11 @@ impl Metrics {
     /// Counts that a limit was enforced; `limit` comes from a closed set.
     pub fn limit_reached(&self, limit: &'static str) {
         self.limits.get_or_create(&[("limit", limit)]).inc();
+    }
+
+    /// Counts a malformed request for a tunnel; `reason` comes from a closed set.
+    pub fn request_refused(&self, reason: &'static str) {
+        self.requests.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// Counts an access line that was left out.

@@ -48,7 +48,7 @@ impl Config {
             "inpodUds": self.handover.socket.display().to_string(),
             "inpodPortReuse": self.handover.port_reuse,
             "crlPath": null,
-            "enableEnhancedBaggage": self.telemetry.response_baggage,
+            "enableEnhancedBaggage": self.telemetry.baggage,
         });
         extend(shown, entries);
     }

@@ -64,8 +64,9 @@ pub struct Telemetry {
     pub filter: Filter,
     /// Shape of log lines (`LOG_FORMAT`).
     pub format: LogFormat,
-    /// Whether responses carry `baggage` (`ENABLE_RESPONSE_BAGGAGE`).
-    pub response_baggage: bool,
+    /// Whether responses carry `baggage`, and that of requests is used for labels
+    /// (`ENABLE_RESPONSE_BAGGAGE`).
+    pub baggage: bool,
     /// The `tag` of the build metric (`ISTIO_META_ISTIO_VERSION`).
     pub istio_version: Option<String>,
 }
@@ -151,7 +152,7 @@ impl Telemetry {
                 Some("json") => LogFormat::Json,
                 _ => LogFormat::Plain,
             },
-            response_baggage: checker.boolean("ENABLE_RESPONSE_BAGGAGE", true),
+            baggage: checker.boolean("ENABLE_RESPONSE_BAGGAGE", true),
             istio_version: proxy.proxy_metadata.get("ISTIO_VERSION").cloned(),
         }
     }

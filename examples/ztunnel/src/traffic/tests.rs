@@ -2,6 +2,8 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use meshwright_hbone::Baggage;
+use meshwright_identity::SpiffeId;
 use meshwright_istio_surface::logging::{Filter, LogFormat, Logging};
 use meshwright_redirect::Netns;
 
@@ -96,6 +98,29 @@ async fn a_connection_of_which_only_the_addresses_are_known_has_failed() {
     );
     let counted = "meshwright_limits_reached_total{limit=\"pod_connections\"} 1\n";
     assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[test]
+fn what_a_stranger_claims_is_a_label_only_while_that_is_switched_on() {
+    let _trace = meshwright_testkit::trace();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let (from, to) = addresses();
+    let id = SpiffeId::parse("spiffe://cluster.local/ns/real/sa/client").unwrap();
+    let mut claims = Baggage::default();
+    claims.namespace = Some("victim".into());
+    claims.workload_name = Some("victim".into());
+    for (switch, workload) in [("true", "victim"), ("false", "unknown")] {
+        let (mesh, _rotator) = testing::mesh_with(&[("ENABLE_RESPONSE_BAGGAGE", switch)]);
+        let name = PodName::new("default", "a", "sa");
+        let pod = Pod::for_tests(name, Netns::current().unwrap(), mesh);
+        let mut traffic = Traffic::new(&pod, super::Reporter::Destination, from, to);
+        traffic.note_stranger(&id, &claims);
+        let source = &traffic.labels.source;
+        assert_eq!(source.workload.as_str(), workload);
+        assert_eq!(source.namespace.as_str(), "real", "as the certificate says");
+        assert_eq!(source.principal.as_str(), "unknown", "never a claim");
+    }
 }
 
 #[tokio::test]

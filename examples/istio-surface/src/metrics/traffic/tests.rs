@@ -130,6 +130,21 @@ fn same_traffic_gives_the_lines_that_a_real_ztunnel_gave() {
 }
 
 #[test]
+fn limits_and_malformed_requests_are_counted_by_name() {
+    let _trace = meshwright_testkit::trace();
+    let metrics = Metrics::new("ztunnel", "unknown");
+    metrics.limit_reached("half_open");
+    metrics.request_refused("method");
+    let text = metrics.encode();
+    for line in [
+        "meshwright_limits_reached_total{limit=\"half_open\"} 1\n",
+        "meshwright_requests_refused_total{reason=\"method\"} 1\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[test]
 fn process_and_worker_metrics_have_the_recorded_heads() {
     let _trace = meshwright_testkit::trace();
     let runtime = tokio::runtime::Builder::new_current_thread()
