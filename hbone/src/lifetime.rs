@@ -3,6 +3,9 @@
 use crate::events::Limit;
 use std::time::Duration;
 
+/// As far ahead as timers look: settings may say "never", and the clock's type ends somewhere.
+pub(crate) const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Times that both roles share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
@@ -84,17 +87,19 @@ impl Lifetime {
     pub(crate) fn next(&self) -> Duration {
         let times = &self.times;
         let ping = match self.unanswered_since {
-            Some(since) => since + times.ping_answer,
+            Some(since) => since.saturating_add(times.ping_answer),
             None => self.next_ping,
         };
         let settings = (!self.settings).then_some(times.settings);
         let first = times.first_request.filter(|_| !self.first_request);
-        let idle = self.idle_since.map(|since| since + times.idle);
+        let idle = self
+            .idle_since
+            .map(|since| since.saturating_add(times.idle));
         let age = (!self.draining).then_some(times.age);
         [settings, first, idle, age]
             .into_iter()
             .flatten()
-            .fold(ping, Duration::min)
+            .fold(ping.min(FAR), Duration::min)
     }
 
     /// What to do at `now`; asked again until it has nothing.
@@ -104,11 +109,11 @@ impl Lifetime {
             return Some(Action::Close(Limit::Settings));
         }
         if let Some(since) = self.unanswered_since {
-            if now >= since + times.ping_answer {
+            if now >= since.saturating_add(times.ping_answer) {
                 return Some(Action::Close(Limit::Ping));
             }
         } else if now >= self.next_ping {
-            self.next_ping = now + times.ping_every;
+            self.next_ping = now.saturating_add(times.ping_every);
             self.unanswered_since = Some(now);
             return Some(Action::Ping);
         }
@@ -116,7 +121,7 @@ impl Lifetime {
             return Some(Action::Close(Limit::FirstRequest));
         }
         if let Some(since) = self.idle_since
-            && now >= since + times.idle
+            && now >= since.saturating_add(times.idle)
         {
             // A draining connection without streams ends by itself; this one does not.
             let limit = Limit::Idle;
@@ -237,6 +242,23 @@ mod tests {
         lifetime.streams(false, s(200));
         let end = run_until(&mut lifetime, s(999));
         assert_eq!(end, Some((s(400), Action::Drain(Limit::Idle))));
+    }
+
+    #[test]
+    fn settings_that_say_never_are_kept() {
+        let _trace = trace();
+        let never = Duration::MAX;
+        let mut lifetime = Lifetime::new(Times {
+            settings: never,
+            first_request: Some(never),
+            ping_every: never,
+            ping_answer: never,
+            idle: never,
+            age: never,
+        });
+        lifetime.streams(false, s(5));
+        assert_eq!(lifetime.next(), super::FAR);
+        assert_eq!(lifetime.poll(super::FAR), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 mod flow;
 
-use crate::{error::Reset, leg::Leg};
+use crate::{error::Reset, leg::Leg, lifetime::FAR};
 use flow::{Flow, Step};
 use std::{
     fmt,
@@ -148,7 +148,7 @@ pub fn relay<A: Leg, B: Leg, M: Meter>(
         forth: Flow::new(),
         back: Flow::new(),
         meter,
-        half_closed: config.half_closed,
+        half_closed: config.half_closed.min(FAR),
         deadline: None,
         ended: None,
     }

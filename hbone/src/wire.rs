@@ -17,7 +17,7 @@ pub(crate) mod windows;
 mod tests;
 
 use crate::error::Reset;
-use std::{io as stdio, sync::Arc};
+use std::{io as stdio, sync::Arc, time::Duration};
 
 /// Sizes and limits of one HTTP/2 connection, the same for both roles.
 #[derive(Clone, Debug)]
@@ -59,6 +59,11 @@ pub(crate) const CONNECT_ERROR: h2::Reason = h2::Reason::CONNECT_ERROR;
 const PENDING_ACCEPT_RESETS: usize = 20;
 /// Streams that the peer made us reset; more end the connection.
 const LOCAL_ERROR_RESETS: usize = 64;
+
+/// Streams that we reset and how long they are remembered: DATA that was on its way is no error of
+/// the peer then. As many as may be reset in that time by applications that do it a lot.
+const REMEMBERED_RESETS: usize = 1024;
+const RESETS_REMEMBERED_FOR: Duration = Duration::from_secs(10);
 
 /// Says how a stream ended from what `h2` reports.
 fn reset_of(error: &h2::Error) -> Reset {

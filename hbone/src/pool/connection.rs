@@ -295,6 +295,8 @@ impl Run<'_> {
             limit_reached(self.shared, Some(&self.peer.id), Limit::Age);
             self.retire();
         }
+        // SETTINGS may have changed, and a peer that refused a stream may take one again.
+        self.shared.limit(self.id, self.driver.max_streams());
         // A retired connection is not in the pool's books; its tunnels go on.
         let (streams, used) = self.shared.usage(self.id).unwrap_or((0, self.used));
         let used_since = std::mem::replace(&mut self.used, used) != used;

@@ -170,8 +170,8 @@ impl<K: Clone + Eq + Hash> Membership<K> {
         }
     }
 
-    /// The peer has refused a stream that is counted: until another one ends, the connection takes
-    /// no more. One that takes none at all is out of the pool; says whether it is.
+    /// The peer has refused a stream that is counted: until another one ends, or the
+    /// [`limit`](Self::limit) is looked at again, the connection takes no more. One that takes none at all is out of the pool; says whether it is.
     pub(crate) fn refused(&mut self, id: Id) -> bool {
         let Some(member) = self.members.get_mut(&id) else {
             return true;
@@ -184,6 +184,15 @@ impl<K: Clone + Eq + Hash> Membership<K> {
         }
         self.remove(id);
         true
+    }
+
+    /// The peer allows `cap` streams now; what a refusal said before is forgotten.
+    pub(crate) fn limit(&mut self, id: Id, cap: usize) {
+        if let Some(member) = self.members.get_mut(&id)
+            && let State::Open { cap: old, .. } = &mut member.state
+        {
+            *old = cap.min(self.bounds.streams);
+        }
     }
 
     /// A dial has failed, or a connection takes no more streams: it is out of the pool.

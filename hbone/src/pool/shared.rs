@@ -151,6 +151,11 @@ impl Shared {
         drop(opener);
     }
 
+    /// The peer allows so many streams now.
+    pub(super) fn limit(&self, id: Id, cap: usize) {
+        self.lock().membership.limit(id, cap);
+    }
+
     /// How much a connection is used; none once it is retired.
     pub(super) fn usage(&self, id: Id) -> Option<(usize, u64)> {
         self.lock().membership.usage(id)

@@ -1,7 +1,11 @@
 //! Settings of the server's end.
 
 use crate::{
-    drain::DrainWatch, events::Events, lifetime::Times, lifetime::age_limit, quotas::Quotas, wire,
+    drain::DrainWatch,
+    events::Events,
+    lifetime::{FAR, Times, age_limit},
+    quotas::Quotas,
+    wire,
 };
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -138,7 +142,7 @@ impl ServerConfig {
 
 /// Spreads PINGs of many connections: ±20 %.
 pub(crate) fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(rand::random_range(0.8..1.2))
+    duration.min(FAR).mul_f64(rand::random_range(0.8..1.2))
 }
 
 impl fmt::Debug for ServerConfig {

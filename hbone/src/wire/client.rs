@@ -1,7 +1,7 @@
 //! The client's end of a connection.
 
 use super::{
-    LOCAL_ERROR_RESETS, PENDING_ACCEPT_RESETS, Settings,
+    LOCAL_ERROR_RESETS, PENDING_ACCEPT_RESETS, REMEMBERED_RESETS, RESETS_REMEMBERED_FOR, Settings,
     credit::{Credit, Payload},
     frames::{FrameWatch, Seen},
     io::Io,
@@ -18,7 +18,6 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 /// Informational responses before the real one; RFC 9110 §15.2 asks to expect them.
@@ -72,8 +71,8 @@ pub(crate) async fn start(
         .max_header_list_size(settings.max_header_list)
         .initial_max_send_streams(usize::try_from(settings.max_streams).unwrap_or(usize::MAX))
         .max_send_buffer_size(settings.send_buffer)
-        .max_concurrent_reset_streams(256)
-        .reset_stream_duration(Duration::from_secs(10))
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(RESETS_REMEMBERED_FOR)
         .max_pending_accept_reset_streams(PENDING_ACCEPT_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS))
         .data_frame_budget(settings.windows.small_frames());

@@ -460,13 +460,14 @@ async fn half_closed_relay_whose_last_bytes_nobody_takes_ends() {
         meshwright_hbone::StreamLeg::new(a),
         meshwright_hbone::StreamLeg::new(b),
     );
-    let relayed = tokio::spawn(async move { relay(a, b, &config, ()).await });
-    client.write_all(&[1; 200]).await.unwrap();
-    client.shutdown().await.unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(601), relayed).await;
-    let end = end
-        .expect("the deadline counts from the last byte")
-        .unwrap();
+    let relayed = relay(a, b, &config, ());
+    let app = async {
+        client.write_all(&[1; 200]).await.unwrap();
+        client.shutdown().await.unwrap();
+    };
+    let relayed = tokio::time::timeout(Duration::from_secs(601), relayed);
+    let (end, ()) = tokio::join!(relayed, app);
+    let end = end.expect("the deadline counts from the last byte");
     assert_eq!(end.reason, EndReason::HalfClosedTimeout);
     assert_eq!(end.a_to_b, 64);
 }

@@ -158,6 +158,36 @@ async fn many_aborted_tunnels_of_an_honest_peer_are_no_attack() {
     );
 }
 
+/// An application that resets many connections leaves DATA of its clients on the way.
+#[tokio::test]
+async fn data_on_its_way_to_tunnels_that_were_reset_is_no_attack() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let mut server = mesh.server().await;
+    let mut stream = mesh.raw_client(server.addr).await;
+    let mut bytes = PREFACE.to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    bytes.extend(frame(4, 1, 0, &[]));
+    stream.write_all(&bytes).await.unwrap();
+    for number in 0..500 {
+        let id = 2 * number + 1;
+        let request = frame(1, 4, id, &connect("10.0.0.1:80"));
+        stream.write_all(&request).await.unwrap();
+        stream.flush().await.unwrap();
+        drop(server.accept().await);
+    }
+    for number in 0..500 {
+        let late = frame(0, 0, 2 * number + 1, b"late");
+        stream.write_all(&late).await.unwrap();
+    }
+    stream
+        .write_all(&frame(1, 4, 1001, &connect("10.0.0.1:80")))
+        .await
+        .unwrap();
+    stream.flush().await.unwrap();
+    drop(server.accept().await);
+}
+
 /// `h2` takes requests until its PING is answered; a peer may answer all others.
 #[tokio::test]
 async fn peer_that_ignores_goaway_opens_no_tunnel_for_ever() {

@@ -140,6 +140,21 @@ fn one_key_cannot_take_more_than_its_share() {
 }
 
 #[test]
+fn refusal_is_forgotten_when_the_peers_limit_is_looked_at_again() {
+    let _trace = trace();
+    let mut pool = membership(10, 9, 9);
+    let id = dial(&mut pool, "a");
+    pool.established(id, 10);
+    assert_eq!(pool.checkout(&"a", false), Checkout::Use(id));
+    assert!(!pool.refused(id));
+    pool.stream_ended(id);
+    assert!(matches!(pool.checkout(&"a", false), Checkout::Dial(_)));
+    pool.limit(id, 2);
+    assert_eq!(pool.checkout(&"a", false), Checkout::Use(id));
+    assert!(matches!(pool.checkout(&"a", false), Checkout::Join(_)));
+}
+
+#[test]
 fn new_connection_is_dialed_beside_one_with_room_as_long_as_there_is_space() {
     let _trace = trace();
     let mut pool = membership(9, 9, 2);
