@@ -154,7 +154,9 @@ where
         let status = trailers.as_ref().and_then(Status::from_header_map);
         match status.unwrap_or_else(|| without_status(self.status)) {
             status if status.code() != Code::Ok => Err(status),
-            _ if self.left.is_some() => Err(Status::internal("the stream ended in a message")),
+            _ if self.left.is_some() || !self.prefix.is_empty() => {
+                Err(Status::internal("the stream ended in a message"))
+            }
             _ => Ok(None),
         }
     }
@@ -172,4 +174,153 @@ fn without_status(status: StatusCode) -> Status {
         _ => Code::Unknown,
     };
     Status::new(code, format!("the answer has HTTP status {status}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        convert::Infallible,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use bytes::Bytes;
+    use http_body::{Body, Frame};
+    use prost::Message;
+    use tonic::{Code, Status};
+
+    use super::{BLOCK, Messages};
+    use crate::proto::discovery::{Any, DeltaDiscoveryResponse, Resource};
+
+    const LIMIT: usize = 10 * BLOCK;
+
+    /// A body that is there at once, in the given frames.
+    struct Frames(VecDeque<Frame<Bytes>>);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(Ok))
+        }
+    }
+
+    fn message(size: usize) -> DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse {
+            nonce: format!("of {size}"),
+            resources: vec![Resource {
+                resource: Some(Any {
+                    value: vec![b'x'; size].into(),
+                    ..Any::default()
+                }),
+                ..Resource::default()
+            }],
+            ..DeltaDiscoveryResponse::default()
+        }
+    }
+
+    fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        [&[flag][..], &length, message].concat()
+    }
+
+    fn trailers(status: &Status) -> Frame<Bytes> {
+        let mut trailers = http::HeaderMap::new();
+        status.add_header(&mut trailers).unwrap();
+        Frame::trailers(trailers)
+    }
+
+    /// What is read: nonces and sizes, and how the stream ended.
+    fn read(bytes: Vec<u8>, step: usize, end: Option<Frame<Bytes>>) -> (Vec<String>, Code) {
+        let bytes = Bytes::from(bytes);
+        let starts = (0..bytes.len()).step_by(step);
+        let data = starts.map(|at| bytes.slice(at..bytes.len().min(at + step)));
+        let frames = Frames(data.map(Frame::data).chain(end).collect());
+        let mut messages = Messages::new(http::Response::new(frames), LIMIT).unwrap();
+        let mut nonces = Vec::new();
+        loop {
+            let next = at_once(messages.next());
+            match next {
+                Ok(Some(response)) => {
+                    let nonce = response.head.nonce.clone();
+                    let body = response
+                        .resources
+                        .map(|r| r.unwrap().resource.unwrap().value);
+                    let size: usize = body.map(|body| body.len()).sum();
+                    assert_eq!(nonce, format!("of {size}"));
+                    nonces.push(nonce);
+                }
+                Ok(None) => return (nonces, Code::Ok),
+                Err(status) => return (nonces, status.code()),
+            }
+        }
+    }
+
+    fn at_once<T>(future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        match future
+            .as_mut()
+            .poll(&mut Context::from_waker(std::task::Waker::noop()))
+        {
+            Poll::Ready(value) => value,
+            Poll::Pending => unreachable!("the body is there"),
+        }
+    }
+
+    #[test]
+    fn messages_are_whole_however_the_body_is_cut() {
+        let _trace = meshwright_testkit::trace();
+        let sizes = [0, 1, 300, BLOCK, 2 * BLOCK + 7];
+        let all = sizes.map(|size| framed(0, &message(size).encode_to_vec()));
+        for step in [1, 4, 5, 6, 16_384, BLOCK + 1, 8 * BLOCK] {
+            let (nonces, code) = read(all.concat(), step, None);
+            assert_eq!(
+                nonces,
+                sizes.map(|size| format!("of {size}")),
+                "in frames of {step}"
+            );
+            assert_eq!(code, Code::Ok);
+        }
+        let (none, code) = read(Vec::new(), 1, Some(trailers(&Status::ok(""))));
+        assert_eq!((none.len(), code), (0, Code::Ok));
+    }
+
+    #[test]
+    fn what_cannot_be_a_message_ends_the_stream_after_the_good_ones() {
+        let _trace = meshwright_testkit::trace();
+        let good = framed(0, &message(3).encode_to_vec());
+        let huge = [&[0][..], &u32::MAX.to_be_bytes()].concat();
+        for (bad, end, expected) in [
+            (framed(1, b"x"), None, Code::Unimplemented),
+            (framed(0, &[0xff]), None, Code::Internal),
+            (huge, None, Code::OutOfRange),
+            (good[..9].to_vec(), None, Code::Internal),
+            (vec![0, 0], None, Code::Internal),
+            (
+                Vec::new(),
+                Some(trailers(&Status::unavailable("later"))),
+                Code::Unavailable,
+            ),
+        ] {
+            let (nonces, code) = read([good.clone(), bad].concat(), 7, end);
+            assert_eq!((nonces.len(), code), (1, expected));
+        }
+    }
+
+    #[test]
+    fn answer_without_a_status_of_grpc_takes_that_of_http() {
+        let _trace = meshwright_testkit::trace();
+        for (http, expected) in [(401, Code::Unauthenticated), (503, Code::Unavailable)] {
+            let frames = Frames(VecDeque::new());
+            let answer = http::Response::builder().status(http).body(frames).unwrap();
+            let mut messages = Messages::new(answer, LIMIT).unwrap();
+            let status = at_once(messages.next()).unwrap_err();
+            assert_eq!(status.code(), expected);
+        }
+    }
 }

@@ -21,15 +21,15 @@ const RESOURCES: u32 = 2;
 #[derive(Debug)]
 pub struct Response {
     /// All fields but the resources.
-    pub(super) head: DeltaDiscoveryResponse,
-    pub(super) resources: Resources,
+    pub(crate) head: DeltaDiscoveryResponse,
+    pub(crate) resources: Resources,
     bytes: usize,
     count: usize,
 }
 
 /// The resources that have not been read yet.
 #[derive(Debug)]
-pub(super) enum Resources {
+pub(crate) enum Resources {
     Decoded(vec::IntoIter<Resource>),
     Encoded(Rope),
 }
@@ -115,7 +115,7 @@ impl Iterator for Resources {
 
 /// Bytes in parts; a part is let go when it has been read.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rope {
+pub(crate) struct Rope {
     parts: VecDeque<Bytes>,
     left: usize,
 }
