@@ -413,7 +413,7 @@ fn narrowed_rule() {
     for narrow in [
         &["ipproto", "udp"][..],
         &["iif", "lo"],
-        &["uidrange", "7-7"],
+        &["uidrange", "0-0"],
         &["from", "10.0.0.0/8"],
         &["tos", "0x10"],
     ] {
