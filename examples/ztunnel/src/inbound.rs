@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshwright_hbone::{
-    Authority, ConnectRequest, ResponseHeaders, ServerConnection, TcpLeg, accept_tls,
+    Authority, ConnectRequest, ResponseHeaders, ServerConnection, TcpLeg, Tunnel, accept_tls,
 };
 use meshwright_identity::PeerSvid;
-use meshwright_policy::ConnectionFacts;
+use meshwright_policy::{Admission, ConnectionFacts};
 use meshwright_xds_client::route;
 use meshwright_xds_client::workload::{ApplicationProtocol, Workload};
 use tokio::net::TcpStream;
@@ -29,7 +29,8 @@ pub(crate) async fn serve(
     let established = {
         let mut turn = station.half_open.enter();
         tokio::select! {
-            established = handshake(station, stream) => established,
+            // A handshake needs more room than what follows it for hours.
+            established = Box::pin(handshake(station, stream)) => established,
             () = turn.pushed_out() => Err(Ending::Crowded(Crowded::Handshakes)),
         }
     };
@@ -76,7 +77,7 @@ async fn tunnels(caller: Arc<Caller>, mut connection: ServerConnection) {
         tokio::select! {
             request = connection.accept() => match request {
                 Some(Ok(request)) => {
-                    tunnels.spawn(tunnel(Arc::clone(&caller), request));
+                    tunnels.spawn(tunnel(Arc::clone(&caller), Box::new(request)));
                 }
                 Some(Err(error)) => {
                     tracing::debug!(from = %caller.from, error = %crate::chain(&error), "a peer's connection failed");
@@ -100,13 +101,36 @@ fn note(ended: &Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn tunnel(caller: Arc<Caller>, request: ConnectRequest) {
+async fn tunnel(caller: Arc<Caller>, request: Box<ConnectRequest>) {
     let mut traffic = Traffic::tunnelled(&caller.station, caller.from, caller.local, &request);
-    let ending = carry(&caller, request, &mut traffic).await;
+    // Boxed: opening a tunnel needs more room than moving bytes, which may go on for days.
+    let ending = match Box::pin(open(&caller, request, &mut traffic)).await {
+        Ok(Open {
+            admission,
+            client,
+            server,
+        }) => tokio::select! {
+            end = traffic.carry(client, server) => Ending::Relayed(end),
+            revoked = admission.revoked() => Ending::Revoked(revoked),
+        },
+        Err(ending) => ending,
+    };
     traffic.end(&ending);
 }
 
-async fn carry(caller: &Caller, mut request: ConnectRequest, traffic: &mut Traffic) -> Ending {
+/// What moves bytes, once it is allowed to.
+struct Open {
+    admission: Admission,
+    client: Tunnel,
+    server: TcpLeg,
+}
+
+/// Answers a request: 200 says that the application has accepted.
+async fn open(
+    caller: &Caller,
+    mut request: Box<ConnectRequest>,
+    traffic: &mut Traffic,
+) -> Result<Open, Ending> {
     let asked = Asked {
         authority: request.authority().clone(),
         peer: Arc::clone(request.peer()),
@@ -114,23 +138,18 @@ async fn carry(caller: &Caller, mut request: ConnectRequest, traffic: &mut Traff
     };
     let established = tokio::select! {
         established = establish(caller, &asked, traffic) => established,
-        reset = request.abandoned() => return Ending::Abandoned(reset),
+        reset = request.abandoned() => return Err(Ending::Abandoned(reset)),
     };
-    let (admission, server, headers) = match established {
-        Ok(established) => established,
+    match established {
+        Ok((admission, server, headers)) => Ok(Open {
+            admission,
+            client: request.accept(headers).map_err(Ending::Abandoned)?,
+            server,
+        }),
         Err(ending) => {
             request.refuse(ending.status());
-            return ending;
+            Err(ending)
         }
-    };
-    // 200 says that the application has accepted.
-    let client = match request.accept(headers) {
-        Ok(tunnel) => tunnel,
-        Err(reset) => return Ending::Abandoned(reset),
-    };
-    tokio::select! {
-        end = traffic.carry(client, server) => Ending::Relayed(end),
-        revoked = admission.revoked() => Ending::Revoked(revoked),
     }
 }
 
@@ -142,7 +161,7 @@ struct Asked {
     host: Option<Arc<str>>,
 }
 
-type Established = (meshwright_policy::Admission, TcpLeg, ResponseHeaders);
+type Established = (Admission, TcpLeg, ResponseHeaders);
 
 async fn establish(
     caller: &Caller,

@@ -26,7 +26,9 @@ pub(crate) async fn serve(
     let mut traffic = Traffic::outbound(station, from, destination);
     // Dropped before its end, the leg resets the application's connection.
     let client = TcpLeg::new(stream);
-    let ending = match connect(station, from, destination, &mut traffic).await {
+    // Boxed: connecting needs more room than moving bytes, which may go on for days.
+    let connected = Box::pin(connect(station, from, destination, &mut traffic)).await;
+    let ending = match connected {
         Ok(server) => Ending::Relayed(traffic.carry(client, server).await),
         Err(ending) => ending,
     };

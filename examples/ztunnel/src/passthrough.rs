@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use meshwright_hbone::TcpLeg;
-use meshwright_policy::ConnectionFacts;
+use meshwright_policy::{Admission, ConnectionFacts};
 use tokio::net::TcpStream;
 
 use crate::ending::Ending;
@@ -24,45 +24,38 @@ pub(crate) async fn serve(
     destination: SocketAddr,
 ) {
     let mut traffic = Traffic::plain(station, from, destination);
-    let ending = carry(
-        station,
-        TcpLeg::new(stream),
-        from,
-        destination,
-        &mut traffic,
-    )
-    .await;
+    let client = TcpLeg::new(stream);
+    // Boxed: connecting needs more room than moving bytes, which may go on for days.
+    let connected = Box::pin(connect(station, from, destination, &mut traffic)).await;
+    let ending = match connected {
+        Ok((admission, server)) => tokio::select! {
+            end = traffic.carry(client, server) => Ending::Relayed(end),
+            revoked = admission.revoked() => Ending::Revoked(revoked),
+        },
+        Err(ending) => ending,
+    };
     traffic.end(&ending);
 }
 
-async fn carry(
+/// Judges the connection and opens the other leg of it.
+async fn connect(
     station: &Station,
-    client: TcpLeg,
     from: SocketAddr,
     destination: SocketAddr,
     traffic: &mut Traffic,
-) -> Ending {
+) -> Result<(Admission, TcpLeg), Ending> {
     let pod = &station.pod;
     let mesh = &pod.mesh;
     if mesh.config.ports.illegal.contains(&destination.port()) {
-        return Ending::OwnPort(destination);
+        return Err(Ending::OwnPort(destination));
     }
-    let workload = match mesh.workload(&pod.name).await {
-        Ok(workload) => workload,
-        Err(ending) => return ending,
-    };
+    let workload = mesh.workload(&pod.name).await?;
     traffic.note_plain_client(&mesh.snapshot(), &workload);
     let facts = ConnectionFacts::new(None, from, destination, workload.uid().clone());
-    let admission = match mesh.admit(facts).await {
-        Ok(admission) => admission,
-        Err(denied) => return Ending::Denied(denied),
-    };
-    let server = match station.dial_application(from.ip(), destination).await {
-        Ok(stream) => TcpLeg::new(stream),
-        Err(error) => return Ending::Application(error),
-    };
-    tokio::select! {
-        end = traffic.carry(client, server) => Ending::Relayed(end),
-        revoked = admission.revoked() => Ending::Revoked(revoked),
-    }
+    let admission = mesh.admit(facts).await.map_err(Ending::Denied)?;
+    let stream = station
+        .dial_application(from.ip(), destination)
+        .await
+        .map_err(Ending::Application)?;
+    Ok((admission, TcpLeg::new(stream)))
 }

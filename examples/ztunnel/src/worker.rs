@@ -146,7 +146,7 @@ async fn run(pod: Arc<Pod>, mut arrivals: mpsc::Receiver<(Arrived, Carried)>, dr
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
                 Some((arrived, carried)) => {
-                    connections.spawn(connection(Arc::clone(&station), arrived, carried));
+                    begin(&station, arrived, carried, &mut connections);
                 }
                 // The accept loops are gone: nothing more can come.
                 None => break,
@@ -160,13 +160,19 @@ async fn run(pod: Arc<Pod>, mut arrivals: mpsc::Receiver<(Arrived, Carried)>, dr
     }
 }
 
-async fn connection(station: Arc<Station>, arrived: Arrived, _carried: Carried) {
+/// Serves one connection in a task of its own.
+fn begin(
+    station: &Arc<Station>,
+    arrived: Arrived,
+    carried: Carried,
+    connections: &mut JoinSet<()>,
+) {
     let Arrived {
         kind,
         stream,
         from,
         destination,
-        room: _room,
+        room,
     } = arrived;
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
@@ -175,11 +181,23 @@ async fn connection(station: Arc<Station>, arrived: Arrived, _carried: Carried) 
             return;
         }
     };
+    let station = Arc::clone(station);
+    let places = (room, carried);
+    // A task is as large as its future will ever be: each kind has its own.
     match kind {
-        Kind::Hbone => inbound::serve(&station, stream, from, destination).await,
-        Kind::Outbound => outbound::serve(&station, stream, from, destination).await,
-        Kind::Plain => passthrough::serve(&station, stream, from, destination).await,
-    }
+        Kind::Hbone => connections.spawn(async move {
+            let _places = places;
+            inbound::serve(&station, stream, from, destination).await;
+        }),
+        Kind::Outbound => connections.spawn(async move {
+            let _places = places;
+            outbound::serve(&station, stream, from, destination).await;
+        }),
+        Kind::Plain => connections.spawn(async move {
+            let _places = places;
+            passthrough::serve(&station, stream, from, destination).await;
+        }),
+    };
 }
 
 fn note(pod: &Pod, ended: Result<(), tokio::task::JoinError>) {
