@@ -3,10 +3,12 @@
 //! An application uses a [`Tunnel`](crate::Tunnel) as `AsyncRead + AsyncWrite`; a proxy moves
 //! chunks between two legs without copying them and sees exactly how each side ended.
 
+mod ahead;
 mod chunks;
 mod stream;
 mod tcp;
 
+pub use ahead::ReadAhead;
 pub use chunks::Chunks;
 pub use stream::StreamLeg;
 pub use tcp::TcpLeg;
@@ -22,7 +24,8 @@ pub trait Leg: Send + Unpin {
     /// Polls for bytes that arrived; `None` is a clean end (FIN, `END_STREAM`).
     ///
     /// After the end it is not called again. The bytes stay on this leg's account until
-    /// [`consumed`](Self::consumed) is called.
+    /// [`consumed`](Self::consumed) is called; a leg that has enough of them on its account may
+    /// stay pending until then.
     ///
     /// # Errors
     ///

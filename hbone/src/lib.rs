@@ -134,7 +134,7 @@ pub use drain::{Drain, DrainWatch};
 pub use error::{AcceptError, ConnectError, Reset, ServeError};
 pub use events::Events;
 pub use headers::{Baggage, Forwarded, InvalidTraceParent, TraceParent, TunnelHeaders};
-pub use leg::{Chunks, Leg, StreamLeg, TcpLeg};
+pub use leg::{Chunks, Leg, ReadAhead, StreamLeg, TcpLeg};
 pub use pool::{Dial, DirectDial, Origin, Pool, PoolConfig, Target};
 pub use quotas::Quotas;
 pub use relay::{EndReason, Meter, Relay, RelayConfig, RelayEnd, Side, relay};

@@ -204,7 +204,7 @@ async fn establish(
     if mesh.config.telemetry.baggage {
         headers = headers.with_baggage(baggage::of(&workload).to_header());
     }
-    Ok((admission, TcpLeg::new(stream), headers))
+    Ok((admission, mesh.leg(stream), headers))
 }
 
 fn to_route(authority: &Authority) -> Result<route::Authority, Ending> {

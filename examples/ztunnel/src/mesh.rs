@@ -5,11 +5,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshwright_hbone::{Pool, PoolConfig, Quotas, ServerConfig};
+use meshwright_hbone::{Pool, PoolConfig, Quotas, ReadAhead, ServerConfig, TcpLeg};
 use meshwright_identity::Member;
 use meshwright_identity::rotation::Identities;
 use meshwright_policy::{Admission, ConnectionFacts, Denied, Live};
 use meshwright_xds_client::workload::{Reader, Snapshot, Workload};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::Config;
@@ -24,6 +25,9 @@ const RECORD_LIMIT: Duration = Duration::from_secs(5);
 /// How long a connection waits for a policy that its workload lists and nobody has sent yet.
 const POLICY_LIMIT: Duration = Duration::from_secs(10);
 
+/// Connections on each worker thread that may hold up to 2 MiB each for a reader that does not keep up.
+const LARGE_READS: usize = 8;
+
 /// The node's view of the mesh.
 #[derive(Debug)]
 pub(crate) struct Mesh {
@@ -36,6 +40,7 @@ pub(crate) struct Mesh {
     /// Limits per peer identity, over all pods.
     pub(crate) quotas: Quotas,
     pub(crate) illegal_ports: Box<[u16]>,
+    read_ahead: ReadAhead,
 }
 
 /// What the node agent calls a pod.
@@ -56,6 +61,7 @@ impl Mesh {
     ) -> Self {
         Self {
             illegal_ports: config.ports.illegal.iter().copied().collect(),
+            read_ahead: ReadAhead::new(LARGE_READS * config.workers.get()),
             config,
             workloads,
             live,
@@ -126,6 +132,11 @@ impl Mesh {
             }
             judged => judged,
         }
+    }
+
+    /// Makes one leg of a connection that is to be relayed.
+    pub(crate) fn leg(&self, stream: TcpStream) -> TcpLeg {
+        TcpLeg::new(stream).with_read_ahead(&self.read_ahead)
     }
 
     /// Makes a pod's pool of tunnels on the current shard.

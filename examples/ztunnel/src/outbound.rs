@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meshwright_hbone::{
-    Authority, Forwarded, Leg, Origin, Target, TcpLeg, TraceParent, TunnelHeaders,
-};
+use meshwright_hbone::{Authority, Forwarded, Leg, Origin, Target, TraceParent, TunnelHeaders};
 use meshwright_identity::AcceptedPeers;
 use meshwright_xds_client::route::{self, Route, RouteKind, Source};
 use meshwright_xds_client::workload::Workload;
@@ -25,7 +23,7 @@ pub(crate) async fn serve(
 ) {
     let mut traffic = Traffic::outbound(station, from, destination);
     // Dropped before its end, the leg resets the application's connection.
-    let client = TcpLeg::new(stream);
+    let client = station.pod.mesh.leg(stream);
     // Boxed: connecting needs more room than moving bytes, which may go on for days.
     let connected = Box::pin(connect(station, from, destination, &mut traffic)).await;
     let ending = match connected {
@@ -59,7 +57,7 @@ async fn connect(
                 .dial(*to)
                 .await
                 .map_err(Ending::Destination)?;
-            Ok(Box::new(TcpLeg::new(stream)))
+            Ok(Box::new(mesh.leg(stream)))
         }
         RouteKind::Hbone {
             address,

@@ -24,7 +24,7 @@ pub(crate) async fn serve(
     destination: SocketAddr,
 ) {
     let mut traffic = Traffic::plain(station, from, destination);
-    let client = TcpLeg::new(stream);
+    let client = station.pod.mesh.leg(stream);
     // Boxed: connecting needs more room than moving bytes, which may go on for days.
     let connected = Box::pin(connect(station, from, destination, &mut traffic)).await;
     let ending = match connected {
@@ -57,5 +57,5 @@ async fn connect(
         .dial_application(from.ip(), destination)
         .await
         .map_err(Ending::Application)?;
-    Ok((admission, TcpLeg::new(stream)))
+    Ok((admission, mesh.leg(stream)))
 }

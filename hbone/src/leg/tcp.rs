@@ -1,6 +1,10 @@
 //! A TCP connection as a leg.
 
-use super::{Chunks, Leg, chunks::MAX_BYTES, chunks::MAX_CHUNKS};
+use super::{
+    Chunks, Leg, ReadAhead,
+    ahead::Place,
+    chunks::{MAX_BYTES, MAX_CHUNKS},
+};
 use crate::error::Reset;
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
@@ -24,6 +28,8 @@ use tokio_util::io::poll_read_buf;
 const MIN_READ: usize = 4 * 1024;
 /// Largest size of a read.
 const MAX_READ: usize = MAX_BYTES;
+/// Without a place for large reads, a leg that holds as much reads no more.
+const MODEST: usize = 16 * 1024;
 
 /// A TCP connection to or from an application.
 ///
@@ -32,13 +38,18 @@ const MAX_READ: usize = MAX_BYTES;
 /// transfer for a complete one.
 ///
 /// No buffer is held while there is nothing to read. The size of reads follows how full the last
-/// ones were, from 4 KiB to 1 MiB.
+/// ones were, from 4 KiB to 1 MiB; with [`with_read_ahead`](Self::with_read_ahead), what many legs
+/// hold together is bounded.
 pub struct TcpLeg {
     /// Shared with the error watch while that exists. (A half of a stream, because only its reads
     /// take a short read for the end of what is there; a whole one would ask the kernel again.)
     read: Arc<OwnedReadHalf>,
     buffer: BytesMut,
     read_size: usize,
+    /// Read, and not yet taken by the other leg.
+    held: usize,
+    ahead: Option<ReadAhead>,
+    place: Option<Place>,
     finished: bool,
     failed: Option<Reset>,
     /// Waits for an error on the socket; made when it is first needed.
@@ -57,10 +68,20 @@ impl TcpLeg {
             read: Arc::new(read),
             buffer: BytesMut::new(),
             read_size: MIN_READ,
+            held: 0,
+            ahead: None,
+            place: None,
             finished: false,
             failed: None,
             error_watch: None,
         }
+    }
+
+    /// Shares a bound of what is read ahead with other legs. Default: up to 2 MiB, for itself.
+    #[must_use]
+    pub fn with_read_ahead(mut self, ahead: &ReadAhead) -> Self {
+        self.ahead = Some(ahead.clone());
+        self
     }
 
     /// Returns the socket, for its addresses and options.
@@ -74,20 +95,36 @@ impl TcpLeg {
         *self.failed.get_or_insert(reset)
     }
 
-    /// Reads once into the buffer's room and splits off what came.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    /// How much may be read now; nothing while enough is held.
+    fn next_read(&mut self) -> Option<usize> {
+        let Some(ahead) = &self.ahead else {
+            return Some(self.read_size);
+        };
+        if self.place.is_none() && self.held == 0 && self.read_size > MODEST {
+            self.place = ahead.take();
+        }
+        if self.place.is_some() {
+            return Some(self.read_size);
+        }
+        (self.held < MODEST).then(|| self.read_size.min(MODEST))
+    }
+
+    /// Reads up to `size` bytes into the buffer's room and splits off what came.
+    fn poll_read(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<Bytes>> {
         // No buffer before there is something to read.
         ready!(self.stream().poll_read_ready(cx))?;
         self.error_watch = None;
         let Some(read) = Arc::get_mut(&mut self.read) else {
             return Poll::Ready(Err(io::ErrorKind::ResourceBusy.into()));
         };
-        if self.buffer.capacity() < self.read_size / 2 {
-            self.buffer = BytesMut::with_capacity(self.read_size);
+        let fits = size / 2..=size.saturating_mul(2);
+        if !fits.contains(&self.buffer.capacity()) {
+            self.buffer = BytesMut::with_capacity(size);
         }
         let room = self.buffer.capacity();
         let count = ready!(poll_read_buf(Pin::new(read), cx, &mut self.buffer))?;
-        if count == room && room >= self.read_size / 2 {
+        self.held += count;
+        if count == room && room >= size / 2 {
             self.read_size = (self.read_size * 4).min(MAX_READ);
         } else if count < self.read_size / 8 {
             self.read_size = (self.read_size / 2).max(MIN_READ);
@@ -106,7 +143,12 @@ impl Leg for TcpLeg {
         if let Some(reset) = self.failed {
             return Poll::Ready(Some(Err(reset)));
         }
-        match self.poll_read(cx) {
+        let Some(size) = self.next_read() else {
+            // Stalled: what was read is with the other leg, and that is all that is held.
+            self.buffer = BytesMut::new();
+            return Poll::Pending;
+        };
+        match self.poll_read(cx, size) {
             Poll::Ready(Ok(chunk)) if chunk.is_empty() => {
                 self.buffer = BytesMut::new();
                 Poll::Ready(None)
@@ -121,7 +163,12 @@ impl Leg for TcpLeg {
         }
     }
 
-    fn consumed(&mut self, _bytes: usize) {}
+    fn consumed(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes);
+        if self.held == 0 {
+            self.place = None;
+        }
+    }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<Result<(), Reset>> {
         let mut chunks = Chunks::new();
@@ -224,5 +271,74 @@ async fn socket_error(half: Arc<OwnedReadHalf>) -> Reset {
             }
             Ok(Ok(Some(error)) | Err(error)) | Err(error) => return Reset::Tcp(error.kind()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MODEST, TcpLeg};
+    use crate::leg::{Leg, ReadAhead};
+    use meshwright_testkit::trace;
+    use std::{future::poll_fn, task::Poll};
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+        task::JoinSet,
+    };
+
+    /// A leg whose peer sends without end.
+    async fn flooded(ahead: &ReadAhead, senders: &mut JoinSet<()>) -> TcpLeg {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        let mut far = far.unwrap().0;
+        senders.spawn(async move { while far.write_all(&[0; 1 << 20]).await.is_ok() {} });
+        TcpLeg::new(near.unwrap()).with_read_ahead(ahead)
+    }
+
+    /// Reads until `most` bytes are held or the leg wants some to be consumed first.
+    async fn hold(leg: &mut TcpLeg, most: usize) -> usize {
+        let mut held = 0;
+        while held < most && (leg.place.is_some() || leg.held < MODEST) {
+            let chunk = poll_fn(|cx| leg.poll_chunk(cx)).await.unwrap().unwrap();
+            held += chunk.len();
+        }
+        let full = poll_fn(|cx| Poll::Ready(leg.poll_chunk(cx).is_pending())).await;
+        assert!(
+            held >= most || full,
+            "a leg that holds enough reads no more"
+        );
+        held
+    }
+
+    /// Reads and consumes until reads have grown to what needs a place.
+    async fn warm_up(leg: &mut TcpLeg) {
+        while leg.read_size <= MODEST {
+            let chunk = poll_fn(|cx| leg.poll_chunk(cx)).await.unwrap().unwrap();
+            leg.consumed(chunk.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn only_so_many_stalled_legs_hold_large_reads() {
+        let _trace = trace();
+        let (ahead, mut senders) = (ReadAhead::new(1), JoinSet::new());
+        let mut first = flooded(&ahead, &mut senders).await;
+        let mut second = flooded(&ahead, &mut senders).await;
+        warm_up(&mut first).await;
+        warm_up(&mut second).await;
+        const MUCH: usize = 512 * 1024;
+        let held = hold(&mut first, MUCH).await;
+        assert!(held >= MUCH);
+        let modest = hold(&mut second, MUCH).await;
+        assert!((1..=2 * MODEST).contains(&modest), "{modest}");
+
+        // The leg may have read once more, for the look at its end.
+        first.consumed(first.held);
+        second.consumed(second.held);
+        assert!(
+            hold(&mut second, MUCH).await >= MUCH,
+            "the place is free again"
+        );
     }
 }
