@@ -10,8 +10,13 @@ pub(crate) const MAX_BYTES: usize = 1024 * 1024;
 
 /// Chunks up to this size are copied together when others wait before them.
 const SMALL: usize = 1024;
-/// Copied chunks are queued as one of this size.
-const JOINED: usize = 16 * 1024;
+/// With so many chunks waiting, larger ones are copied too: all that the window of a stalled reader
+/// lets in can then be taken from HTTP/2, which holds far more for a small frame than its bytes.
+const MANY_CHUNKS: usize = MAX_CHUNKS / 2;
+/// Chunks up to this size are copied when many wait.
+const MEDIUM: usize = 8 * 1024;
+/// Copied chunks are queued as one of this size; `MANY_CHUNKS` of them are `MAX_BYTES`.
+const JOINED: usize = 32 * 1024;
 
 /// A short queue of chunks, bounded by its user to 64 chunks or 1 MiB.
 ///
@@ -35,7 +40,12 @@ impl Chunks {
     /// Adds a chunk at the end; an empty one is dropped.
     pub fn push(&mut self, chunk: Bytes) {
         self.bytes += chunk.len();
-        if chunk.len() <= SMALL && !self.is_empty() {
+        let small = if self.queue.len() < MANY_CHUNKS {
+            SMALL
+        } else {
+            MEDIUM
+        };
+        if chunk.len() <= small && !self.is_empty() {
             if self.tail.len() + chunk.len() > JOINED {
                 self.queue_tail();
             }
@@ -156,12 +166,30 @@ mod tests {
         let mut many = Chunks::new();
         for _ in 0..MAX_CHUNKS {
             assert!(!many.is_full());
-            many.push(Bytes::from(vec![0; 2000]));
+            many.push(Bytes::from(vec![0; 9000]));
         }
         assert!(many.is_full());
         let mut large = Chunks::new();
         large.push(Bytes::from(vec![0; MAX_BYTES]));
         assert!(large.is_full());
+    }
+
+    #[test]
+    fn whatever_a_window_lets_in_fits_however_it_is_cut() {
+        let _trace = trace();
+        const WINDOW: usize = 256 * 1024;
+        for first in [1, 1025, 8192, 8193] {
+            for then in [1, 1025, 8192] {
+                let mut chunks = Chunks::new();
+                while chunks.queue.len() < MAX_CHUNKS / 2 && chunks.len() + first <= WINDOW {
+                    chunks.push(Bytes::from(vec![0; first]));
+                }
+                while chunks.len() + then <= WINDOW {
+                    assert!(!chunks.is_full(), "{first}, then {then}: {}", chunks.len());
+                    chunks.push(Bytes::from(vec![0; then]));
+                }
+            }
+        }
     }
 
     #[test]

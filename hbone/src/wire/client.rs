@@ -106,6 +106,7 @@ pub(crate) async fn start(
 impl Driver {
     /// Moves bytes; resolves when the connection is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), stdio::Error>> {
+        self.io.begin_turn();
         let mut over = Pin::new(&mut self.connection).poll(cx);
         if over.is_pending() && self.tune() {
             over = Pin::new(&mut self.connection).poll(cx);

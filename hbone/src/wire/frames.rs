@@ -11,6 +11,8 @@ const HEADER_LEN: usize = 9;
 
 /// Smallest DATA frame that counts as bulk.
 const BULK_FRAME: u32 = 1024;
+/// Smaller DATA frames that are read in one turn, before those who wait for them get theirs.
+const SMALL_FRAMES: u32 = 1024;
 
 // RFC 9113 §6.
 const DATA: u8 = 0x0;
@@ -122,6 +124,8 @@ pub(crate) struct FrameWatch {
     skip: u64,
     header: [u8; HEADER_LEN],
     have: usize,
+    /// DATA frames smaller than [`BULK_FRAME`] in this turn.
+    small: u32,
     seen: Seen,
     resets: Bucket,
     control: Bucket,
@@ -137,6 +141,7 @@ impl FrameWatch {
             skip: preface as u64,
             header: [0; HEADER_LEN],
             have: 0,
+            small: 0,
             seen: Seen::default(),
             resets: Bucket::new(budgets.resets),
             control: Bucket::new(budgets.control),
@@ -146,6 +151,23 @@ impl FrameWatch {
 
     pub(crate) fn seen(&self) -> Seen {
         self.seen
+    }
+
+    /// A request of the peer was answered: it may end its stream in any way it likes. Only
+    /// resets of what was not answered are the "rapid reset" attack.
+    pub(crate) fn answered(&mut self) {
+        self.resets.earn();
+    }
+
+    /// Begins a turn of reading.
+    pub(crate) fn begin_turn(&mut self) {
+        self.small = 0;
+    }
+
+    /// Whether so many small frames were read that their streams should be looked at first: `h2`
+    /// keeps some 160 bytes for each, and never gives that memory back.
+    pub(crate) fn turn_is_over(&self) -> bool {
+        self.small >= SMALL_FRAMES
     }
 
     /// Looks at the next bytes; `now` is the time since the connection started.
@@ -184,6 +206,8 @@ impl FrameWatch {
             DATA => {
                 if len >= BULK_FRAME {
                     self.seen.bulk += u64::from(len);
+                } else {
+                    self.small = self.small.saturating_add(1);
                 }
                 true
             }
@@ -305,6 +329,32 @@ mod tests {
         feed(&mut server, 201, 3, 4, 0);
         assert_eq!(server.seen().flood, Some(Limit::StreamResets));
         assert_eq!(rounds(24).seen().flood, Some(Limit::StreamResets));
+    }
+
+    #[test]
+    fn reset_of_what_was_answered_is_no_attack() {
+        let _trace = trace();
+        let mut watch = watch();
+        for _ in 0..1000 {
+            watch.answered();
+            feed(&mut watch, 1, 3, 4, 0);
+        }
+        assert_eq!(watch.seen().flood, None);
+        feed(&mut watch, 6, 3, 4, 0);
+        assert_eq!(watch.seen().flood, Some(Limit::StreamResets));
+    }
+
+    #[test]
+    fn turn_ends_after_many_small_frames_and_never_for_bulk() {
+        let _trace = trace();
+        let mut watch = watch();
+        feed(&mut watch, 10_000, 0, 1024, 0);
+        feed(&mut watch, 1023, 0, 1, 0);
+        assert!(!watch.turn_is_over());
+        feed(&mut watch, 1, 0, 1, 0);
+        assert!(watch.turn_is_over());
+        watch.begin_turn();
+        assert!(!watch.turn_is_over());
     }
 
     #[test]

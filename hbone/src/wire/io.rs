@@ -46,6 +46,16 @@ impl Io {
         self.lock().tls.poll_flush(cx)
     }
 
+    /// Begins a turn of the driver.
+    pub(crate) fn begin_turn(&self) {
+        self.lock().watch.begin_turn();
+    }
+
+    /// A request of the peer was answered.
+    pub(crate) fn answered(&self) {
+        self.lock().watch.answered();
+    }
+
     /// What the peer has sent so far, by frame headers.
     pub(crate) fn seen(&self) -> Seen {
         self.lock().watch.seen()
@@ -71,6 +81,10 @@ impl AsyncRead for Io {
         let shared = &mut *shared;
         if shared.watch.seen().flood.is_some() {
             // Nothing more is read: the driver ends the connection after this poll.
+            return Poll::Pending;
+        }
+        if shared.watch.turn_is_over() {
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buf.filled().len();

@@ -40,6 +40,7 @@ pub(crate) struct Incoming {
     recv: h2::RecvStream,
     respond: h2::server::SendResponse<Payload>,
     credit: Arc<Credit>,
+    io: Io,
 }
 
 /// Waits for the client's preface. The caller sets the deadline.
@@ -84,6 +85,7 @@ impl Driver {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Incoming, stdio::Error>>> {
+        self.io.begin_turn();
         let mut accepted = self.connection.poll_accept(cx);
         if accepted.is_pending() && self.tune() {
             accepted = self.connection.poll_accept(cx);
@@ -92,12 +94,12 @@ impl Driver {
         match (accepted, flushed) {
             (Poll::Ready(Some(Ok((request, respond)))), _) => {
                 let (head, recv) = Request::into_parts(request);
-                let credit = Arc::clone(&self.credit);
                 Poll::Ready(Some(Ok(Incoming {
                     head,
                     recv,
                     respond,
-                    credit,
+                    credit: Arc::clone(&self.credit),
+                    io: self.io.clone(),
                 })))
             }
             (Poll::Ready(Some(Err(error))), _) => Poll::Ready(Some(Err(io_error(error)))),
@@ -174,10 +176,10 @@ impl Incoming {
     pub(crate) fn accept(mut self, headers: HeaderMap) -> Result<Stream, Reset> {
         let mut response = Response::new(());
         *response.headers_mut() = headers;
-        match self.respond.send_response(response, false) {
-            Ok(send) => Ok(Stream::new(send, self.recv, self.credit)),
-            Err(error) => Err(super::reset_of(&error)),
-        }
+        let answered = self.respond.send_response(response, false);
+        let send = answered.map_err(|error| super::reset_of(&error))?;
+        self.io.answered();
+        Ok(Stream::new(send, self.recv, self.credit))
     }
 
     /// Answers with a status and ends the stream.
@@ -185,7 +187,9 @@ impl Incoming {
         let mut response = Response::new(());
         *response.status_mut() = status;
         // An error means that the peer has given up already.
-        let _gone = self.respond.send_response(response, true);
+        if self.respond.send_response(response, true).is_ok() {
+            self.io.answered();
+        }
     }
 
     /// Says that the request was not looked at (RFC 9113 §8.7).

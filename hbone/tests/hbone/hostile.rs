@@ -188,6 +188,28 @@ async fn data_on_its_way_to_tunnels_that_were_reset_is_no_attack() {
     drop(server.accept().await);
 }
 
+/// Clients that connect, exchange a byte and reset, one after the other at full speed.
+#[tokio::test]
+async fn resets_of_tunnels_that_were_open_leave_their_siblings_alone() {
+    let _trace = trace();
+    let mesh = Mesh::new();
+    let mut peer = mesh.server().await;
+    let (pool, member) = (pool(), mesh.member("client"));
+    let (mut healthy, mut served) = open(&pool, &member, &mut peer).await;
+    for _ in 0..1000 {
+        let (mut client, mut server) = open(&pool, &member, &mut peer).await;
+        client.write_all(b"x").await.unwrap();
+        server.read_exact(&mut [0]).await.unwrap();
+        drop(client);
+        server.read(&mut [0]).await.unwrap_err();
+    }
+    healthy.write_all(b"x").await.unwrap();
+    served.read_exact(&mut [0]).await.unwrap();
+    let limit = Happened::Limit(Limit::StreamResets);
+    assert_eq!(peer.events.count(&limit), 0);
+    assert_eq!(pool.connections(), 1);
+}
+
 /// `h2` takes requests until its PING is answered; a peer may answer all others.
 #[tokio::test]
 async fn peer_that_ignores_goaway_opens_no_tunnel_for_ever() {
