@@ -16,6 +16,7 @@ use meshwright_istio_surface::logging::{Control as Logging, Logging as LogSetup}
 use meshwright_istio_surface::server::BindError;
 use meshwright_policy::Mode;
 use meshwright_redirect::Netns;
+use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::runtime::Builder;
 
@@ -112,6 +113,7 @@ where
     for note in &config.notes {
         tracing::warn!("{note}");
     }
+    keep_memory_private();
     raise_descriptor_limit();
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(program(config, logging.clone()));
@@ -124,6 +126,15 @@ where
         complain(&closed);
     }
     Ok(outcome?)
+}
+
+/// Keys and tokens are in this memory: it goes into no core dump, and no other process of the same
+/// user may read it.
+fn keep_memory_private() {
+    let private = set_dumpable(false).and_then(|()| setrlimit(Resource::RLIMIT_CORE, 0, 0));
+    if let Err(error) = private {
+        tracing::warn!(%error, "could not keep the memory out of core dumps");
+    }
 }
 
 /// Every connection is two descriptors: the soft limit of a shell is no measure for a node.
@@ -192,4 +203,18 @@ fn complain(error: &dyn Error) -> ExitCode {
     // Nobody is left to tell if standard error is closed.
     let _closed = writeln!(io::stderr(), "ztunnel: {}", chain(error));
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Resource, getrlimit, keep_memory_private};
+    use nix::sys::prctl::get_dumpable;
+
+    #[test]
+    fn memory_goes_into_no_core_dump() {
+        let _trace = meshwright_testkit::trace();
+        keep_memory_private();
+        assert!(!get_dumpable().unwrap());
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE).unwrap(), (0, 0));
+    }
 }
