@@ -47,7 +47,8 @@ pub struct SessionConfig {
     /// How long a type may stay unanswered before [`Notice::Overdue`]. Default: 15 s.
     pub overdue: Duration,
     /// How long a type must be quiet after its first answer before resources that the server was
-    /// not told of, and did not send, count as gone. Default: 5 s.
+    /// not told of, and did not send, count as gone. Default: 5 s. A server that is never quiet has
+    /// twelve times as long.
     pub quiet: Duration,
 }
 
