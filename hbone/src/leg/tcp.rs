@@ -35,7 +35,7 @@ const MODEST: usize = 16 * 1024;
 ///
 /// FIN is a clean end; RST and every error is a [`Reset`]. A leg that is dropped before it sent
 /// its FIN sends RST instead (`SO_LINGER` 0), so that the application cannot take a cut-off
-/// transfer for a complete one.
+/// transfer for a complete one; the same happens when the process is killed.
 ///
 /// No buffer is held while there is nothing to read. The size of reads follows how full the last
 /// ones were, from 4 KiB to 1 MiB; with [`with_read_ahead`](Self::with_read_ahead), what many legs
@@ -62,6 +62,10 @@ impl TcpLeg {
     /// Wraps a connected socket.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
+        let leg = SockRef::from(&stream);
+        // Until its clean end is passed on, whatever ends the socket resets it, also the kernel's
+        // clean-up after a crash. An error means that the socket has ended already.
+        let _gone = leg.set_linger(Some(Duration::ZERO));
         let (read, write) = stream.into_split();
         write.forget();
         Self {
@@ -130,11 +134,6 @@ impl TcpLeg {
             self.read_size = (self.read_size / 2).max(MIN_READ);
         }
         Poll::Ready(Ok(self.buffer.split().freeze()))
-    }
-
-    fn abort(&self) {
-        // An error means that the socket is gone already.
-        let _gone = SockRef::from(self.stream()).set_linger(Some(Duration::ZERO));
     }
 }
 
@@ -214,7 +213,11 @@ impl Leg for TcpLeg {
             return Poll::Ready(Err(reset));
         }
         self.finished = true;
-        match SockRef::from(self.stream()).shutdown(Shutdown::Write) {
+        let socket = SockRef::from(self.stream());
+        let ended = socket
+            .set_linger(None)
+            .and_then(|()| socket.shutdown(Shutdown::Write));
+        match ended {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(self.fail(&error))),
         }
@@ -234,17 +237,9 @@ impl Leg for TcpLeg {
     }
 
     fn reset(&mut self) {
-        self.abort();
-        self.finished = true;
+        // An error means that the socket is gone already.
+        let _gone = SockRef::from(self.stream()).set_linger(Some(Duration::ZERO));
         self.failed.get_or_insert(Reset::Local);
-    }
-}
-
-impl Drop for TcpLeg {
-    fn drop(&mut self) {
-        if !self.finished {
-            self.abort();
-        }
     }
 }
 

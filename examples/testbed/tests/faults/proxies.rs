@@ -25,9 +25,16 @@ pub(crate) fn killed_proxy_fails_closed_and_comes_back(world: &World) -> Result<
     let _peer = world.app(a1, ECHO, Behaviour::Echo)?;
     let node = world.node_of(b1)?;
     let mut live = Conversation::open(a1.space(), b1.at(ECHO), SOON)?;
+    let mut plainly = Conversation::open(out.space(), b1.at(ECHO), SOON)?;
     let before = served.accepted();
     let sniffer = world.sniff(MARKER)?;
     node.proxy()?.process().kill()?;
+    let (_after, end) = plainly.ends(SOON)?;
+    assert_eq!(
+        end,
+        std::io::ErrorKind::ConnectionReset,
+        "nobody takes what a killed proxy cut off for complete"
+    );
     let inbound = echo(a1.space(), b1.at(ECHO));
     let plain = echo(out.space(), b1.at(ECHO));
     let outbound = echo(b1.space(), a1.at(ECHO));
