@@ -114,15 +114,28 @@ pub struct Rejected {
     pub name: Arc<str>,
     /// Why, in words for the server's operator.
     pub reason: String,
+    /// What is in force without it is safe to use: see [`covered`](Self::covered).
+    pub is_covered: bool,
 }
 
 impl Rejected {
     /// Names a resource and what is wrong with it.
+    ///
+    /// A first state of which it was a part does not count as complete.
     pub fn new(name: impl Into<Arc<str>>, reason: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             reason: reason.into(),
+            is_covered: false,
         }
+    }
+
+    /// Says that an earlier version is in force, or something that fails closed for whomever the
+    /// resource concerns. Then one bad resource does not keep a first state from being complete.
+    #[must_use]
+    pub fn covered(mut self) -> Self {
+        self.is_covered = true;
+        self
     }
 }
 

@@ -76,9 +76,16 @@ impl Handler for Policies {
             .store
             .apply(resources, update.removed.iter().map(|name| &**name));
         self.judge.again();
-        rejected
-            .into_iter()
-            .map(|refused| Rejected::new(refused.name, crate::chain(&*refused.reason)))
-            .collect()
+        let covered = self.store.reader().rejected();
+        let report = |refused: meshwright_policy::Rejected| {
+            let is_covered = covered.iter().any(|known| known.name == refused.name);
+            let rejected = Rejected::new(refused.name, crate::chain(&*refused.reason));
+            if is_covered {
+                rejected.covered()
+            } else {
+                rejected
+            }
+        };
+        rejected.into_iter().map(report).collect()
     }
 }

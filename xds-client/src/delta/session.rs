@@ -136,7 +136,8 @@ impl Session {
         }
     }
 
-    /// Whether every type subscribed to as a whole was accepted completely once.
+    /// Whether every type subscribed to as a whole was answered once, and what was rejected is
+    /// [covered](crate::Rejected::covered).
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let mut all = self.types.iter().filter(|t| t.interest == Interest::All);
@@ -218,7 +219,7 @@ impl Session {
             t.forget(name);
         }
         rejected.extend(by_handler);
-        t.complete |= rejected.is_empty();
+        t.complete |= rejected.iter().all(|refused| refused.is_covered);
         let nonce = head.nonce;
         Received {
             reply: (!nonce.is_empty()).then(|| reply(&type_url, nonce, &rejected)),

@@ -32,7 +32,7 @@ pub(super) struct TypeState {
     /// Resources with a time to live.
     expiries: HashMap<Arc<str>, Duration>,
     expiry_order: BTreeSet<(Duration, Arc<str>)>,
-    /// A response was accepted completely, on this stream or an earlier one.
+    /// A response was safe to use as a whole, on this stream or an earlier one.
     pub(super) complete: bool,
     pub(super) stream: Option<Stream>,
 }

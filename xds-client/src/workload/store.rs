@@ -178,7 +178,9 @@ impl Handler for Store {
         let mut rejected = Vec::new();
         for resource in update.resources {
             if let Err(error) = self.take(&resource) {
-                rejected.push(Rejected::new(Arc::clone(&resource.name), chain(&error)));
+                // Who has no record is let in nowhere, and nothing is let in to it.
+                let refused = Rejected::new(Arc::clone(&resource.name), chain(&error));
+                rejected.push(refused.covered());
             }
         }
         for name in update.removed {

@@ -13,6 +13,7 @@ mod replay;
 
 const TYPE: &str = "type.example.com/a";
 const BAD: &[u8] = b"bad";
+const COVERED: &[u8] = b"covered";
 
 /// A client's end: the session, and what its handler has applied.
 struct End {
@@ -72,6 +73,8 @@ fn apply(
     for resource in update.resources {
         if resource.body == BAD {
             rejected.push(Rejected::new(Arc::clone(&resource.name), "it is bad"));
+        } else if resource.body == COVERED {
+            rejected.push(Rejected::new(Arc::clone(&resource.name), "it is bad").covered());
         } else {
             applied.insert(resource.name.to_string(), resource.body.to_vec());
         }
@@ -182,6 +185,21 @@ fn refusal_names_exactly_the_bad_ones_and_the_good_ones_apply() {
     );
     let again = end.gets(good(&["b"]), 2);
     assert_eq!(again.verdict, Verdict::Accepted);
+    assert!(end.session.is_complete());
+}
+
+#[test]
+fn rejected_resource_that_is_covered_does_not_keep_a_first_state_from_being_complete() {
+    let _trace = meshwright_testkit::trace();
+    let mut end = End::all();
+    end.opens(0);
+    let resources = vec![resource("a", "1", b"x"), resource("b", "1", COVERED)];
+    let received = end.gets(response(resources, &[]), 1);
+    assert_eq!(
+        refusal(&received),
+        "b: it is bad",
+        "it is refused all the same"
+    );
     assert!(end.session.is_complete());
 }
 
