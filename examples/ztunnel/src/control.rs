@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use meshwright_identity::grpc::{Channel, ChannelConfig};
 use meshwright_xds_client::client::{Client, ClientConfig, Node, NodeValue, Ready};
 use meshwright_xds_client::{Handler, Resource, Update};
@@ -15,6 +16,8 @@ use crate::mesh::Mesh;
 use crate::program::RunError;
 use crate::shards::Shards;
 use crate::updates::{Addresses, Policies};
+
+const CLUSTER_ID: HeaderName = HeaderName::from_static("clusterid");
 
 /// The running source; dropping it ends its tasks.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ pub(crate) fn connect(
         return Ok(Source { ready: None, tasks });
     };
     let client = Client::new(
-        channel(control_plane)?,
+        channel(control_plane, &config.node.cluster_id)?,
         node(config),
         ClientConfig::default(),
         Arc::clone(&mesh.telemetry) as Arc<_>,
@@ -108,10 +111,10 @@ fn apply<M: prost::Message>(
     })
 }
 
-fn channel(control_plane: &ControlPlane) -> Result<Channel, RunError> {
+fn channel(control_plane: &ControlPlane, cluster: &str) -> Result<Channel, RunError> {
     let settings = ChannelConfig::new(control_plane.uri.clone(), root_source(&control_plane.roots))
         .token(token_source(&control_plane.token))
-        .headers(header_map(&control_plane.headers));
+        .headers(headers(control_plane, cluster)?);
     let settings = match &control_plane.alternate_host {
         Some(host) => settings.alternate_host(host.clone()),
         None => settings,
@@ -120,6 +123,16 @@ fn channel(control_plane: &ControlPlane) -> Result<Channel, RunError> {
         to: "the control plane",
         source,
     })
+}
+
+/// What every request carries: istiod asks the named cluster whether the token is good.
+fn headers(control_plane: &ControlPlane, cluster: &str) -> Result<HeaderMap, RunError> {
+    let mut headers = header_map(&control_plane.headers);
+    if !headers.contains_key(CLUSTER_ID) {
+        let cluster = HeaderValue::try_from(cluster).map_err(RunError::ClusterId)?;
+        headers.insert(CLUSTER_ID, cluster);
+    }
+    Ok(headers)
 }
 
 /// What the proxy tells the control plane about itself, as Istio's does.
@@ -152,5 +165,26 @@ fn json(value: &serde_json::Value) -> NodeValue {
         Value::Object(fields) => {
             NodeValue::Map(fields.iter().map(|(k, v)| (k.clone(), json(v))).collect())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::headers;
+    use crate::testing::mesh_with;
+
+    #[test]
+    fn every_request_names_the_cluster() {
+        let _trace = meshwright_testkit::trace();
+        let (mesh, _rotator) = mesh_with(&[
+            ("XDS_ADDRESS", "https://istiod:15012"),
+            ("XDS_ROOT_CA", "SYSTEM"),
+            ("CLUSTER_ID", "remote"),
+            ("XDS_HEADER_x-revision", "canary"),
+        ]);
+        let control_plane = mesh.config.control_plane.as_ref().unwrap();
+        let headers = headers(control_plane, &mesh.config.node.cluster_id).unwrap();
+        assert_eq!(headers["clusterid"], "remote");
+        assert_eq!(headers["x-revision"], "canary");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use meshwright_policy::{Concerned, Hold, Judged, Live, Subject};
 use meshwright_xds_client::workload::Reader;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 /// How long a live connection may stay after its workload began to list a policy that nobody has sent.
@@ -15,26 +15,24 @@ const HOLD: Duration = Duration::from_secs(10);
 /// Holds that begin this close together end together.
 const TOGETHER: Duration = Duration::from_millis(500);
 
-/// Judgements whose holds wait to be noted; a later one covers those that found no place.
-const QUEUE: usize = 64;
-
 /// Judges all live connections again when something changed.
 #[derive(Debug)]
 pub(crate) struct Judge {
     live: Live,
-    holds: mpsc::Sender<Hold>,
+    /// The last hold that began; ending it ends those before it.
+    holds: watch::Sender<Option<Hold>>,
 }
 
 /// Ends holds when their time is over: run it beside the handlers.
 #[derive(Debug)]
 pub(crate) struct Holds {
     live: Live,
-    begun: mpsc::Receiver<Hold>,
+    begun: watch::Receiver<Option<Hold>>,
 }
 
 /// Creates a judge and the ender of the holds that it begins.
 pub(crate) fn judge(live: Live) -> (Judge, Holds) {
-    let (holds, begun) = mpsc::channel(QUEUE);
+    let (holds, begun) = watch::channel(None);
     let ender = Holds {
         live: live.clone(),
         begun,
@@ -81,8 +79,8 @@ impl Judge {
                 "live connections are no longer allowed"
             );
         }
-        if judged.held > 0 && self.holds.try_send(judged.hold).is_err() {
-            tracing::debug!("the end of a hold is noted with the next change");
+        if judged.held > 0 {
+            self.holds.send_replace(Some(judged.hold));
         }
     }
 }
@@ -100,9 +98,13 @@ impl Holds {
                 }
             };
             tokio::select! {
-                begun = self.begun.recv() => match begun {
-                    Some(hold) => note(&mut waiting, hold),
-                    None => return,
+                begun = self.begun.changed() => match begun {
+                    Ok(()) => {
+                        if let Some(hold) = *self.begun.borrow_and_update() {
+                            note(&mut waiting, hold);
+                        }
+                    }
+                    Err(_judge_is_gone) => return,
                 },
                 () = ends => if let Some((_, hold)) = waiting.pop_front() {
                     self.end(hold);

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use meshwright_hbone::Quotas;
+use meshwright_hbone::quotas::QuotaConfig;
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::oneshot;
 
 use crate::shards::{Carried, Load};
@@ -12,12 +15,17 @@ use crate::shards::{Carried, Load};
 /// connection and per peer identity.
 const MOST_CONNECTIONS: usize = 10_000;
 
+/// Of the descriptors that the process may have, the connections of one pod in one direction get this part (a connection
+/// has two): one busy pod leaves the others, readiness and the control plane theirs.
+const PART_OF_DESCRIPTORS: u64 = 8;
+
 /// Handshakes under way to one pod on one shard. A full one costs some 10 MiB.
 const MOST_HALF_OPEN: usize = 512;
 
 /// Counts a pod's connections, in and out apart: a flood from outside leaves the application's own alone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Room {
+    most: usize,
     inbound: Load,
     outbound: Load,
 }
@@ -61,7 +69,33 @@ pub(crate) enum Direction {
     Outbound,
 }
 
+/// What one peer identity may hold of one pod: an identity is all replicas of a deployment, each with connections of
+/// its own.
+pub(crate) fn quotas() -> Quotas {
+    let mut config = QuotaConfig::default();
+    (config.connections, config.streams) = (1024, 10_000);
+    Quotas::new(config)
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        // Asking fails for no process; without an answer there is no reason to allow less.
+        let (descriptors, _hard) =
+            getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
+        Self::for_descriptors(descriptors)
+    }
+}
+
 impl Room {
+    fn for_descriptors(descriptors: u64) -> Self {
+        let part = usize::try_from(descriptors / PART_OF_DESCRIPTORS).unwrap_or(usize::MAX);
+        Self {
+            most: part.min(MOST_CONNECTIONS),
+            inbound: Load::default(),
+            outbound: Load::default(),
+        }
+    }
+
     /// Takes the place of one connection until the value is dropped.
     ///
     /// # Errors
@@ -72,7 +106,7 @@ impl Room {
             Direction::Inbound => &self.inbound,
             Direction::Outbound => &self.outbound,
         };
-        if load.carried() < MOST_CONNECTIONS {
+        if load.carried() < self.most {
             Ok(load.carry())
         } else {
             Err(Crowded::Pod)
@@ -168,7 +202,8 @@ mod tests {
     #[test]
     fn a_flood_from_outside_leaves_the_pods_own_connections_room() {
         let _trace = meshwright_testkit::trace();
-        let room = Room::default();
+        assert_eq!(Room::for_descriptors(1000).most, 125);
+        let room = Room::for_descriptors(u64::MAX);
         let flood: Vec<_> = (0..MOST_CONNECTIONS)
             .map(|_| room.take(Direction::Inbound).unwrap())
             .collect();

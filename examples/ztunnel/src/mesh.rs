@@ -37,8 +37,6 @@ pub(crate) struct Mesh {
     pub(crate) identities: Identities,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) served: Served,
-    /// Limits per peer identity, over all pods.
-    pub(crate) quotas: Quotas,
     pub(crate) illegal_ports: Box<[u16]>,
     read_ahead: ReadAhead,
 }
@@ -68,7 +66,6 @@ impl Mesh {
             identities,
             telemetry,
             served: Served::default(),
-            quotas: Quotas::default(),
         }
     }
 
@@ -157,9 +154,9 @@ impl Mesh {
     }
 
     /// Returns how tunnels of other proxies are served.
-    pub(crate) fn server_config(&self) -> ServerConfig {
-        let config = ServerConfig::new(Arc::clone(&self.telemetry) as Arc<_>)
-            .with_quotas(self.quotas.clone());
+    pub(crate) fn server_config(&self, quotas: &Quotas) -> ServerConfig {
+        let config =
+            ServerConfig::new(Arc::clone(&self.telemetry) as Arc<_>).with_quotas(quotas.clone());
         match self.config.http2.windows() {
             Some((stream, connection)) => config.with_windows(stream, connection),
             None => config,

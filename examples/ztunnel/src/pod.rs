@@ -14,11 +14,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use meshwright_hbone::{Drain, DrainWatch};
+use meshwright_hbone::{Drain, DrainWatch, Quotas};
 use meshwright_redirect::Netns;
 use meshwright_redirect::socket::{
     Acceptor, HandoverConfig, ListenConfig, ListenError, OriginalDestination, PortSharing,
-    ReusePortHandover, Transparency, listen, original_destination, set_linger_zero,
+    ReusePortHandover, Transparency, foreign_listeners, listen, original_destination,
+    set_linger_zero,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 use crate::config::{Config, OriginalSource};
 use crate::dialer;
 use crate::ending::Ending;
-use crate::limits::{Crowded, Room};
+use crate::limits::{self, Crowded, Room};
 use crate::mesh::{Mesh, PodName};
 use crate::served::Outgoing;
 use crate::shards::{Carried, Shards};
@@ -49,6 +50,8 @@ pub(crate) struct Pod {
     /// The application's own open connections.
     pub(crate) outgoing: Outgoing,
     room: Room,
+    /// What each peer identity may hold of this pod.
+    pub(crate) quotas: Quotas,
     /// The agent took the pod away: its ports go to nobody, or to another proxy of this process.
     deleted: AtomicBool,
 }
@@ -88,6 +91,7 @@ impl Pod {
             keeps_source,
             outgoing: Outgoing::default(),
             room: Room::default(),
+            quotas: limits::quotas(),
             deleted: AtomicBool::new(false),
         }
     }
@@ -191,6 +195,33 @@ impl PodProxy {
     /// may be served by nobody.
     pub(crate) fn is_broken(&mut self) -> bool {
         self.tasks.try_join_next().is_some()
+    }
+
+    /// Says so when a process that is no proxy waits on one of the pod's ports too: part of the connections go to it.
+    ///
+    /// A port is not opened beside a stranger; this is for those that come later.
+    pub(crate) fn look_for_strangers(&self) {
+        let Pod {
+            mesh, netns, name, ..
+        } = &*self.pod;
+        let Some(mark) = mesh.config.sockets.mark else {
+            return;
+        };
+        let ports = &mesh.config.ports;
+        for port in [ports.outbound, ports.inbound_plaintext, ports.inbound_hbone].map(|a| a.port())
+        {
+            // Kernels without socket diagnostics have been named when the port was opened.
+            for stranger in foreign_listeners(netns, port, mark.get()).unwrap_or_default() {
+                mesh.telemetry.metrics.limit_reached("foreign_listener");
+                tracing::error!(
+                    pod = %name,
+                    port,
+                    uid = stranger.uid,
+                    inode = stranger.inode,
+                    "a process that is no proxy shares a port of the pod"
+                );
+            }
+        }
     }
 
     /// As [`drained`](Self::drained), but leaves the ports at once.

@@ -251,6 +251,9 @@ impl Pods {
 
     fn retry(&mut self) {
         self.stop_broken();
+        for proxy in self.running.values() {
+            proxy.look_for_strangers();
+        }
         for (uid, (name, netns)) in std::mem::take(&mut self.pending) {
             if let Err(reason) = self.start(&uid, name, netns) {
                 tracing::warn!(%uid, %reason, "a pod is still not served");

@@ -46,6 +46,9 @@ pub(crate) enum RunError {
     /// The certificate authority made in this process failed.
     #[error("could not make a certificate authority")]
     Authority(#[source] meshwright_identity::ca::CaError),
+    /// The cluster's name cannot be sent.
+    #[error("CLUSTER_ID cannot be sent as a header")]
+    ClusterId(#[source] http::header::InvalidHeaderValue),
     /// The settings of a channel to the control plane or authority cannot work.
     #[error("could not prepare the channel to {to}")]
     Channel {

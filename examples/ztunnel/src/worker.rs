@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::config::OriginalSource;
 use crate::dialer::PodDialer;
 use crate::limits::{Direction, HalfOpen};
 use crate::pod::Pod;
@@ -80,7 +81,7 @@ impl Station {
         let dialer = PodDialer::new(&pod);
         Self {
             pool: pod.mesh.new_pool(dialer.clone()),
-            server: pod.mesh.server_config().with_drain(drain),
+            server: pod.mesh.server_config(&pod.quotas).with_drain(drain),
             half_open: HalfOpen::default(),
             dialer,
             pod,
@@ -98,10 +99,17 @@ impl Station {
         to: SocketAddr,
     ) -> Result<TcpStream, DialError> {
         // Called by its own pod, the connection would have the same address on both ends.
-        if self.pod.keeps_source && client != to.ip() && client.is_ipv4() == to.is_ipv4() {
-            self.dialer.dial_as(client, to).await
-        } else {
-            self.dialer.dial(to).await
+        if !self.pod.keeps_source || client == to.ip() || client.is_ipv4() != to.is_ipv4() {
+            return self.dialer.dial(to).await;
+        }
+        match self.dialer.dial_as(client, to).await {
+            Err(DialError::Source { address, source })
+                if self.pod.mesh.config.sockets.original_source != OriginalSource::Require =>
+            {
+                tracing::warn!(%address, error = %source, "the application does not see its client's address");
+                self.dialer.dial(to).await
+            }
+            dialed => dialed,
         }
     }
 }
