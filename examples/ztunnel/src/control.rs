@@ -173,8 +173,8 @@ mod tests {
     use super::headers;
     use crate::testing::mesh_with;
 
-    #[test]
-    fn every_request_names_the_cluster() {
+    #[tokio::test]
+    async fn every_request_names_the_cluster() {
         let _trace = meshwright_testkit::trace();
         let (mesh, _rotator) = mesh_with(&[
             ("XDS_ADDRESS", "https://istiod:15012"),

@@ -26,14 +26,31 @@ use crate::worker::{Kind, Station};
 pub(crate) struct Traffic {
     pod: Arc<Pod>,
     record: AccessRecord,
-    labels: TrafficLabels,
+    count: Count,
     begun: Instant,
-    open: Option<Arc<OpenConnection>>,
     listed: Option<Listed>,
     /// Whether more than addresses is known of both ends.
     is_described: bool,
     is_reported: bool,
     _socket: SocketGuard,
+}
+
+/// How a connection is counted.
+#[derive(Debug)]
+enum Count {
+    /// Not yet: its labels are filled in. They are large, and go when it is counted.
+    Labels(Box<TrafficLabels>),
+    /// As opened, under its labels.
+    Open(Arc<OpenConnection>),
+}
+
+impl Count {
+    /// Fills in labels.
+    fn label(&mut self, fill: impl FnOnce(&mut TrafficLabels)) {
+        if let Self::Labels(labels) = self {
+            fill(labels);
+        }
+    }
 }
 
 impl Traffic {
@@ -55,7 +72,9 @@ impl Traffic {
         request: &ConnectRequest,
     ) -> Self {
         let mut traffic = Self::new(&station.pod, Reporter::Destination, from, local);
-        traffic.labels.security = SecurityPolicy::MutualTls;
+        traffic
+            .count
+            .label(|labels| labels.security = SecurityPolicy::MutualTls);
         if let Authority::Ip(address) = request.authority() {
             traffic.record.dst_hbone_addr = Some(*address);
         }
@@ -84,9 +103,8 @@ impl Traffic {
     fn new(pod: &Arc<Pod>, reporter: Reporter, from: SocketAddr, to: SocketAddr) -> Self {
         Self {
             record: AccessRecord::new(reporter, from, to),
-            labels: TrafficLabels::new(reporter),
+            count: Count::Labels(Box::new(TrafficLabels::new(reporter))),
             begun: Instant::now(),
-            open: None,
             listed: None,
             is_described: false,
             is_reported: false,
@@ -98,7 +116,7 @@ impl Traffic {
     /// The client is the pod itself.
     pub(crate) fn note_source(&mut self, workload: &Workload) {
         self.record.source(workload);
-        self.labels.source = party(workload);
+        self.count.label(|labels| labels.source = party(workload));
     }
 
     /// The client is whoever owns the address, as far as the control plane knows.
@@ -134,7 +152,8 @@ impl Traffic {
             None => self.note_stranger(&peer.id, &request.baggage()),
         }
         let identity: Arc<str> = peer.id.as_str().into();
-        self.labels.source.principal = Label::known(&identity);
+        self.count
+            .label(|labels| labels.source.principal = Label::known(&identity));
         self.record.src_identity = Some(identity);
     }
 
@@ -142,7 +161,8 @@ impl Traffic {
     fn note_stranger(&mut self, id: &SpiffeId, claims: &Baggage) {
         // The namespace is part of what the certificate proves.
         if let Some(workload) = id.workload() {
-            self.labels.source.namespace = workload.namespace.into();
+            self.count
+                .label(|labels| labels.source.namespace = workload.namespace.into());
             self.record.src_namespace = Some(workload.namespace.into());
         }
         if !self.pod.mesh.config.telemetry.baggage {
@@ -150,20 +170,22 @@ impl Traffic {
         }
         let claimed =
             |value: &Option<Arc<str>>| value.as_deref().map_or_else(Label::default, Label::claimed);
-        let source = &mut self.labels.source;
-        source.workload = claimed(&claims.workload_name);
-        source.canonical_service = claimed(&claims.service_name);
-        source.canonical_revision = claimed(&claims.service_version);
-        source.cluster = claimed(&claims.cluster);
-        source.region = claimed(&claims.region);
-        source.zone = claimed(&claims.zone);
-        source.known = claims.workload_name.is_some();
+        self.count.label(|TrafficLabels { source, .. }| {
+            source.workload = claimed(&claims.workload_name);
+            source.canonical_service = claimed(&claims.service_name);
+            source.canonical_revision = claimed(&claims.service_version);
+            source.cluster = claimed(&claims.cluster);
+            source.region = claimed(&claims.region);
+            source.zone = claimed(&claims.zone);
+            source.known = claims.workload_name.is_some();
+        });
     }
 
     /// The server is the pod.
     fn note_destination(&mut self, workload: &Workload) {
         self.record.destination(workload);
-        self.labels.destination = party(workload);
+        self.count
+            .label(|labels| labels.destination = party(workload));
     }
 
     /// The server is the pod, asked for through a tunnel.
@@ -223,29 +245,35 @@ impl Traffic {
     ///
     /// Of a peer that may have one of several identities, nothing is said.
     pub(crate) fn note_mutual_tls(&mut self, own: &Workload, accepted: &AcceptedPeers) {
-        self.labels.security = SecurityPolicy::MutualTls;
         let own: Arc<str> = own.identity().as_str().into();
-        self.labels.source.principal = Label::known(&own);
+        self.count.label(|labels| {
+            labels.security = SecurityPolicy::MutualTls;
+            labels.source.principal = Label::known(&own);
+        });
         self.record.src_identity = Some(own);
         let mut accepted = accepted.iter();
         if let (Some(peer), None) = (accepted.next(), accepted.next()) {
             let peer: Arc<str> = peer.as_str().into();
-            self.labels.destination.principal = Label::known(&peer);
+            self.count
+                .label(|labels| labels.destination.principal = Label::known(&peer));
             self.record.dst_identity = Some(peer);
         }
     }
 
     fn show_identities(&mut self, own: &Workload) {
         let own: Arc<str> = own.identity().as_str().into();
-        self.labels.destination.principal = Label::known(&own);
+        self.count
+            .label(|labels| labels.destination.principal = Label::known(&own));
         self.record.dst_identity = Some(own);
     }
 
     fn note_service(&mut self, service: &Service) {
         self.record.dst_service = Some(Arc::clone(service.hostname()));
-        self.labels.service.host = Label::known(service.hostname());
-        self.labels.service.namespace = Label::known(service.namespace());
-        self.labels.service.name = Label::known(service.name());
+        self.count.label(|labels| {
+            labels.service.host = Label::known(service.hostname());
+            labels.service.namespace = Label::known(service.namespace());
+            labels.service.name = Label::known(service.name());
+        });
     }
 
     /// Counts the connection as opened and moves its bytes; the client's leg comes first.
@@ -261,10 +289,12 @@ impl Traffic {
 
     fn count_open(&mut self) -> Arc<OpenConnection> {
         let traffic = self.pod.mesh.telemetry.metrics.traffic();
-        let open = self
-            .open
-            .get_or_insert_with(|| Arc::new(traffic.series(&self.labels).open()));
-        Arc::clone(open)
+        let open = match &self.count {
+            Count::Labels(labels) => Arc::new(traffic.series(labels).open()),
+            Count::Open(open) => return Arc::clone(open),
+        };
+        self.count = Count::Open(Arc::clone(&open));
+        open
     }
 
     /// Reports the end: the access-log line and the counters.

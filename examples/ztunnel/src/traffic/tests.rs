@@ -116,7 +116,10 @@ fn what_a_stranger_claims_is_a_label_only_while_that_is_switched_on() {
         let pod = Pod::for_tests(name, Netns::current().unwrap(), mesh);
         let mut traffic = Traffic::new(&pod, super::Reporter::Destination, from, to);
         traffic.note_stranger(&id, &claims);
-        let source = &traffic.labels.source;
+        let super::Count::Labels(labels) = &traffic.count else {
+            panic!("it is not counted before it is reported");
+        };
+        let source = &labels.source;
         assert_eq!(source.workload.as_str(), workload);
         assert_eq!(source.namespace.as_str(), "real", "as the certificate says");
         assert_eq!(source.principal.as_str(), "unknown", "never a claim");
