@@ -19,8 +19,8 @@ const MOST_CONNECTIONS: usize = 10_000;
 /// has two): one busy pod leaves the others, readiness and the control plane theirs.
 const PART_OF_DESCRIPTORS: u64 = 8;
 
-/// Handshakes under way to one pod on one shard. A full one costs some 10 MiB.
-const MOST_HALF_OPEN: usize = 512;
+/// Handshakes under way to one pod on one shard. Each may hold a certificate chain of 64 KiB before anything is proved.
+const MOST_HALF_OPEN: usize = 320;
 
 /// Counts a pod's connections, in and out apart: a flood from outside leaves the application's own alone.
 #[derive(Debug)]

@@ -1,6 +1,5 @@
 //! A pod's own connections: what is this address, and how is it reached.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -24,12 +23,10 @@ pub(crate) async fn serve(
 ) {
     let mut traffic = Traffic::outbound(station, from, destination);
     // Dropped before its end, the leg resets the application's connection.
-    let mut client = station.pod.mesh.leg(stream);
-    // Boxed: connecting needs more room than moving bytes, which may go on for days.
-    let connected = tokio::select! {
-        connected = Box::pin(connect(station, from, destination, &mut traffic)) => connected,
-        reset = poll_fn(|cx| client.poll_reset(cx)) => Err(Ending::Abandoned(reset)),
-    };
+    let client = station.pod.mesh.leg(stream);
+    // Boxed: connecting needs more room than moving bytes, which may go on for days. It is not given up with the
+    // application: requests that are taken back before their answer look like an attack to the peer.
+    let connected = Box::pin(connect(station, from, destination, &mut traffic)).await;
     let ending = match connected {
         Ok(server) => Ending::Relayed(traffic.carry(client, server).await),
         Err(ending) => ending,
