@@ -50,7 +50,6 @@ pub struct TcpLeg {
     held: usize,
     ahead: Option<ReadAhead>,
     place: Option<Place>,
-    finished: bool,
     failed: Option<Reset>,
     /// Waits for an error on the socket; made when it is first needed.
     error_watch: Option<ErrorWatch>,
@@ -75,7 +74,6 @@ impl TcpLeg {
             held: 0,
             ahead: None,
             place: None,
-            finished: false,
             failed: None,
             error_watch: None,
         }
@@ -212,7 +210,6 @@ impl Leg for TcpLeg {
         if let Some(reset) = self.failed {
             return Poll::Ready(Err(reset));
         }
-        self.finished = true;
         let socket = SockRef::from(self.stream());
         let ended = socket
             .set_linger(None)
@@ -247,7 +244,6 @@ impl fmt::Debug for TcpLeg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TcpLeg")
             .field("stream", self.stream())
-            .field("finished", &self.finished)
             .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
