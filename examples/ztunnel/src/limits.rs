@@ -73,7 +73,7 @@ pub(crate) enum Direction {
 /// its own.
 pub(crate) fn quotas() -> Quotas {
     let mut config = QuotaConfig::default();
-    (config.connections, config.streams) = (1024, 10_000);
+    config.connections = 1024;
     Quotas::new(config)
 }
 
