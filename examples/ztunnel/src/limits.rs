@@ -15,19 +15,36 @@ use crate::shards::{Carried, Load};
 /// connection and per peer identity.
 const MOST_CONNECTIONS: usize = 10_000;
 
-/// Of the descriptors that the process may have, the connections of one pod in one direction get this part (a connection
-/// has two): one busy pod leaves the others, readiness and the control plane theirs.
-const PART_OF_DESCRIPTORS: u64 = 8;
-
 /// Handshakes under way to one pod on one shard. Each may hold a certificate chain of 64 KiB before anything is proved.
 const MOST_HALF_OPEN: usize = 320;
+
+/// The connections of all pods of the node, beside the descriptors that the process may have. A connection has one or
+/// two of them.
+///
+/// While there are many left, a pod may have as many connections as it likes. Later each pod has its part: a busy one
+/// leaves the others, readiness and the control plane theirs.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeRoom {
+    /// What a pod may have in one direction, whatever the others have.
+    part: usize,
+    /// Connections up to which nobody counts parts.
+    common: usize,
+    carried: Load,
+}
 
 /// Counts a pod's connections, in and out apart: a flood from outside leaves the application's own alone.
 #[derive(Debug)]
 pub(crate) struct Room {
-    most: usize,
+    node: NodeRoom,
     inbound: Load,
     outbound: Load,
+}
+
+/// One connection's place, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _pod: Carried,
+    _node: Carried,
 }
 
 /// What there was too much of.
@@ -77,20 +94,31 @@ pub(crate) fn quotas() -> Quotas {
     Quotas::new(config)
 }
 
-impl Default for Room {
-    fn default() -> Self {
+impl NodeRoom {
+    /// As much as this process may have.
+    pub(crate) fn of_process() -> Self {
         // Asking fails for no process; without an answer there is no reason to allow less.
-        let (descriptors, _hard) =
-            getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
-        Self::for_descriptors(descriptors)
+        let limit = getrlimit(Resource::RLIMIT_NOFILE);
+        Self::for_descriptors(limit.map_or(u64::MAX, |(soft, _hard)| soft))
+    }
+
+    fn for_descriptors(descriptors: u64) -> Self {
+        let eighths = |count: u64| {
+            usize::try_from((descriptors / 8).saturating_mul(count)).unwrap_or(usize::MAX)
+        };
+        Self {
+            part: eighths(1),
+            common: eighths(3),
+            carried: Load::default(),
+        }
     }
 }
 
 impl Room {
-    fn for_descriptors(descriptors: u64) -> Self {
-        let part = usize::try_from(descriptors / PART_OF_DESCRIPTORS).unwrap_or(usize::MAX);
+    /// A pod without connections.
+    pub(crate) fn new(node: &NodeRoom) -> Self {
         Self {
-            most: part.min(MOST_CONNECTIONS),
+            node: node.clone(),
             inbound: Load::default(),
             outbound: Load::default(),
         }
@@ -101,16 +129,20 @@ impl Room {
     /// # Errors
     ///
     /// [`Crowded::Pod`] if all places are taken.
-    pub(crate) fn take(&self, direction: Direction) -> Result<Carried, Crowded> {
+    pub(crate) fn take(&self, direction: Direction) -> Result<Place, Crowded> {
         let load = match direction {
             Direction::Inbound => &self.inbound,
             Direction::Outbound => &self.outbound,
         };
-        if load.carried() < self.most {
-            Ok(load.carry())
-        } else {
-            Err(Crowded::Pod)
+        let carried = load.carried();
+        let is_fair = carried < self.node.part || self.node.carried.carried() < self.node.common;
+        if carried >= MOST_CONNECTIONS || !is_fair {
+            return Err(Crowded::Pod);
         }
+        Ok(Place {
+            _pod: load.carry(),
+            _node: self.node.carried.carry(),
+        })
     }
 }
 
@@ -175,7 +207,7 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Direction, HalfOpen, MOST_CONNECTIONS, MOST_HALF_OPEN, Room};
+    use super::{Direction, HalfOpen, MOST_CONNECTIONS, MOST_HALF_OPEN, NodeRoom, Room};
 
     #[tokio::test]
     async fn the_oldest_handshake_makes_room_for_the_newest() {
@@ -202,8 +234,7 @@ mod tests {
     #[test]
     fn a_flood_from_outside_leaves_the_pods_own_connections_room() {
         let _trace = meshwright_testkit::trace();
-        assert_eq!(Room::for_descriptors(1000).most, 125);
-        let room = Room::for_descriptors(u64::MAX);
+        let room = Room::new(&NodeRoom::for_descriptors(u64::MAX));
         let flood: Vec<_> = (0..MOST_CONNECTIONS)
             .map(|_| room.take(Direction::Inbound).unwrap())
             .collect();
@@ -211,5 +242,19 @@ mod tests {
         assert!(room.take(Direction::Outbound).is_ok());
         drop(flood);
         assert!(room.take(Direction::Inbound).is_ok());
+    }
+
+    #[test]
+    fn one_busy_pod_leaves_the_others_their_part_of_the_descriptors() {
+        let _trace = meshwright_testkit::trace();
+        let node = NodeRoom::for_descriptors(1000);
+        let take = |room: &Room| room.take(Direction::Outbound);
+        let (busy, other) = (Room::new(&node), Room::new(&node));
+        let many: Vec<_> = std::iter::from_fn(|| take(&busy).ok()).collect();
+        assert_eq!(many.len(), 375, "a node that is free is there to be used");
+        let few: Vec<_> = std::iter::from_fn(|| take(&other).ok()).collect();
+        assert_eq!(few.len(), 125);
+        drop(many);
+        take(&other).expect("there is room again");
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::dialer::PodDialer;
 use crate::ending::Ending;
+use crate::limits::NodeRoom;
 use crate::served::Served;
 use crate::telemetry::Telemetry;
 
@@ -38,6 +39,8 @@ pub(crate) struct Mesh {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) served: Served,
     pub(crate) illegal_ports: Box<[u16]>,
+    /// What the pods' connections share.
+    pub(crate) room: NodeRoom,
     read_ahead: ReadAhead,
 }
 
@@ -59,6 +62,7 @@ impl Mesh {
     ) -> Self {
         Self {
             illegal_ports: config.ports.illegal.iter().copied().collect(),
+            room: NodeRoom::of_process(),
             read_ahead: ReadAhead::new(LARGE_READS * config.workers.get()),
             config,
             workloads,

@@ -86,10 +86,10 @@ impl Pod {
             uid,
             name,
             netns,
+            room: Room::new(&mesh.room),
             mesh,
             keeps_source,
             outgoing: Outgoing::default(),
-            room: Room::default(),
             quotas: limits::quotas(),
             deleted: AtomicBool::new(false),
         }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::config::OriginalSource;
 use crate::dialer::PodDialer;
-use crate::limits::{Direction, HalfOpen};
+use crate::limits::{Direction, HalfOpen, Place};
 use crate::pod::Pod;
 use crate::shards::{Carried, Load};
 use crate::{inbound, outbound, passthrough};
@@ -54,7 +54,7 @@ pub(crate) struct Arrived {
     /// Where it wanted to go; for a tunnel's connection, where it was accepted.
     pub(crate) destination: SocketAddr,
     /// Its place among the pod's connections.
-    pub(crate) room: Carried,
+    pub(crate) room: Place,
 }
 
 /// Where connections of one pod are given to one shard.

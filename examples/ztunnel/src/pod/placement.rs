@@ -10,8 +10,7 @@ use tokio::net::TcpStream;
 
 use super::Pod;
 use crate::ending::Ending;
-use crate::limits::Crowded;
-use crate::shards::Carried;
+use crate::limits::{Crowded, Place};
 use crate::traffic::Traffic;
 use crate::worker::{Arrived, Kind, Worker};
 
@@ -79,7 +78,7 @@ fn choose(kind: Kind, to: SocketAddr, workers: &[Worker]) -> Option<&Worker> {
 }
 
 /// Takes a place among the pod's connections, unless this one was meant for the proxy itself.
-fn room(pod: &Pod, kind: Kind, asked: OriginalDestination) -> Result<Carried, Ending> {
+fn room(pod: &Pod, kind: Kind, asked: OriginalDestination) -> Result<Place, Ending> {
     let ports = &pod.mesh.config.ports;
     let own = match kind {
         Kind::Hbone => None,
